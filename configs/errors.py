@@ -1,0 +1,27 @@
+"""The one exception that the command turns into a message without a traceback."""
+
+from pathlib import Path
+
+
+class UserError(Exception):
+    """Something that the person at the keyboard can mend.
+
+    what: what was wrong, as a sentence; where: the file (with line or key), row or address;
+    remedy: what to do about it. Faults of Tunery itself are never raised as this class.
+    """
+
+    def __init__(
+        self, what: str, *, where: str | Path | None = None, remedy: str | None = None
+    ) -> None:
+        self.what = what
+        self.where = None if where is None else str(where)
+        self.remedy = remedy
+        super().__init__(what, where, remedy)
+
+    def __str__(self) -> str:
+        parts = [self.what]
+        if self.where:
+            parts.append(f"  where: {self.where}")
+        if self.remedy:
+            parts.append(f"  to do: {self.remedy}")
+        return "\n".join(parts)

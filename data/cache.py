@@ -1,0 +1,68 @@
+"""Where downloaded and converted files are kept, and how a folder comes into being whole."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from configs.errors import UserError
+
+WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def cache_folder() -> Path:
+    """The cache: `TUNERY_CACHE`, else `$XDG_CACHE_HOME/tunery`, else `~/.cache/tunery`."""
+    named = os.environ.get("TUNERY_CACHE")
+    if named:
+        return Path(named).expanduser().resolve()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "tunery"
+
+
+@contextmanager
+def new_folder(final: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `final` that takes its name only if the block succeeds.
+
+    Whatever stood at `final` stays until then. A killed block leaves `final` untouched; its
+    leftover is removed by the next one. A full disk or a missing permission is a `UserError`.
+    """
+    partial = final.with_name(f".{final.name}.partial")
+    old = final.with_name(f".{final.name}.old")
+    try:
+        _remove(partial)
+        partial.mkdir(parents=True)
+        yield partial
+        for file in partial.rglob("*"):
+            if file.is_file():
+                _flush_to_disk(file)
+        _remove(old)
+        if final.exists():
+            final.rename(old)
+        partial.rename(final)
+        _remove(old)
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in WRITE_ERRORS:
+            raise disk_error(error, final) from error
+        raise
+
+
+def disk_error(error: OSError, path: Path) -> UserError:
+    """What to tell the user when `path` could not be written."""
+    return UserError(
+        f"cannot write: {error.strerror or error}",
+        where=path,
+        remedy="free some disk space or check the permissions; nothing half-written was kept",
+    )
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _flush_to_disk(file: Path) -> None:
+    with file.open("rb") as handle:
+        os.fsync(handle.fileno())

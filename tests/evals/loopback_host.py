@@ -1,0 +1,130 @@
+"""A real OpenAI-compatible HTTP server on this machine, whose answers follow from the question."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+Reply = Callable[[str, list[dict[str, str]]], str]
+
+
+@dataclass
+class LoopbackHost:
+    """What the server does, and what it saw.
+
+    reply: answer from model name and messages; busy_every: each n-th request gets 429 with
+    Retry-After; hang_after: later requests are never answered; gone_after: later ones get 500;
+    max_words: longer prompts get 400, as hosts do beyond the model's context;
+    answered: answers sent, by last question; requests: bodies in order of arrival.
+    """
+
+    reply: Reply
+    busy_every: int = 0
+    retry_after_seconds: float = 0.05
+    delay_seconds: float = 0.0
+    hang_after: int | None = None
+    gone_after: int | None = None
+    max_words: int | None = None
+    key: str | None = None
+    base_url: str = ""
+    answered: Counter[str] = field(default_factory=Counter)
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    most_at_once: int = 0
+
+    def build_app(self) -> FastAPI:
+        app = FastAPI()
+        in_flight = 0
+
+        @app.post("/v1/chat/completions")
+        async def complete(request: Request) -> JSONResponse:
+            nonlocal in_flight
+            body = await request.json()
+            self.requests.append(body)
+            in_flight += 1
+            self.most_at_once = max(self.most_at_once, in_flight)
+            try:
+                return await self._respond(body, request.headers.get("authorization"))
+            finally:
+                in_flight -= 1
+
+        return app
+
+    async def _respond(self, body: dict[str, Any], authorization: str | None) -> JSONResponse:
+        number = len(self.requests)
+        if self.key is not None and authorization != f"Bearer {self.key}":
+            return _error(401, "invalid api key")
+        if self.busy_every and number % self.busy_every == 0:
+            return _error(429, "slow down", {"Retry-After": str(self.retry_after_seconds)})
+        if self.hang_after is not None and sum(self.answered.values()) >= self.hang_after:
+            await asyncio.sleep(3600)
+        if self.gone_after is not None and sum(self.answered.values()) >= self.gone_after:
+            return _error(500, "the engine is gone")
+        num_words = sum(len(message["content"].split()) for message in body["messages"])
+        if self.max_words is not None and num_words > self.max_words:
+            return _error(400, "maximum context length", code="context_length_exceeded")
+        await asyncio.sleep(self.delay_seconds)
+        text = self.reply(body["model"], body["messages"])
+        self.answered[body["messages"][-1]["content"]] += 1
+        return JSONResponse(_completion(body, text))
+
+
+@contextmanager
+def run_host(host: LoopbackHost) -> Iterator[LoopbackHost]:
+    """Serve `host` on a free port for the length of the block."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    # asyncio sets it only on sockets that it opened itself; without it, each answer takes 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    host.base_url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+    config = uvicorn.Config(
+        host.build_app(), log_level="error", timeout_graceful_shutdown=1, lifespan="off"
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.005)
+    try:
+        yield host
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)
+        listener.close()
+        assert not thread.is_alive()
+
+
+def _error(
+    status: int, message: str, headers: dict[str, str] | None = None, *, code: str | None = None
+) -> JSONResponse:
+    error = {"message": message, "code": code}
+    return JSONResponse({"error": error}, status_code=status, headers=headers)
+
+
+def _completion(body: dict[str, Any], text: str) -> dict[str, Any]:
+    num_prompt = sum(len(message["content"].split()) for message in body["messages"])
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 0,
+        "model": body["model"],
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": text},
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {
+            "prompt_tokens": num_prompt,
+            "completion_tokens": len(text.split()),
+            "total_tokens": num_prompt + len(text.split()),
+        },
+    }

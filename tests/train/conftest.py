@@ -1,0 +1,63 @@
+"""Prepared rows for the training tests, on the tiny model's own tokenizer."""
+
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerBase
+
+from configs.schema import TrainConfig
+from data.conversation import question_and_answer
+from data.model_source import load_tokenizer
+from data.prepare import PreparedRow, write_rows
+from data.template import load_training_template, render_conversations
+from train.adapter import TrainFiles
+
+COLOURS = ["blue", "green", "red", "white", "black", "grey", "yellow"]
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tiny_checkpoint: Path) -> PreTrainedTokenizerBase:
+    return load_tokenizer(tiny_checkpoint)
+
+
+@pytest.fixture
+def train_config() -> TrainConfig:
+    return TrainConfig(
+        num_steps=6,
+        batch_rows=4,
+        micro_batch_rows=2,
+        learning_rate=5e-3,
+        warmup_steps=1,
+        save_every_steps=2,
+        validate_every_steps=3,
+    )
+
+
+@pytest.fixture
+def train_files(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> TrainFiles:
+    conversations = [
+        question_and_answer(
+            f"Which colour is number {number}?" + " Say it." * (number % 5),
+            f"The answer is {COLOURS[number % len(COLOURS)]}" + "." * (number % 3),
+            id=str(number),
+        )
+        for number in range(40)
+    ]
+    rendered = render_conversations(
+        [conversation.messages for conversation in conversations],
+        tokenizer,
+        template=load_training_template(tokenizer),
+        max_length=256,
+    )
+    rows = [
+        PreparedRow(conversation, "train", one)
+        for conversation, one in zip(conversations, rendered, strict=True)
+    ]
+    write_rows(tmp_path / "train.parquet", rows[:32])
+    write_rows(tmp_path / "validation.parquet", rows[32:])
+    return TrainFiles(
+        tmp_path / "train.parquet",
+        tmp_path / "validation.parquet",
+        tmp_path / "checkpoints",
+        tmp_path / "adapter",
+    )

@@ -1,0 +1,36 @@
+"""The merge stage: base and adapter in; merged bf16 checkpoint and served artefacts out."""
+
+from pathlib import Path
+from typing import Any
+
+from configs.schema import BaseBaseline, RunConfig
+from data.cache import new_folder
+from train.gguf import convert_to_gguf
+from train.merge import merge_adapter
+
+
+def variant_gguf(run: Path, config: RunConfig) -> Path:
+    """The artefact that answers under the variant's name."""
+    return run / "artefacts" / f"{config.name}.{config.merge.gguf}.gguf"
+
+
+def base_gguf(run: Path, config: RunConfig) -> Path:
+    """The untuned base in the same number format: what the variant is compared with."""
+    return run / "artefacts" / f"base.{config.merge.gguf}.gguf"
+
+
+def make_artefacts(config: RunConfig, run: Path, *, checkpoint: Path) -> dict[str, Any]:
+    """Write `merged/` and `artefacts/`; the base's artefact only where it is the baseline."""
+    facts = merge_adapter(checkpoint, run / "adapter", run / "merged")
+    sources = [(run / "merged", variant_gguf(run, config), config.name)]
+    if isinstance(config.evaluation.baseline, BaseBaseline):
+        sources.append((checkpoint, base_gguf(run, config), config.model.name))
+    with new_folder(run / "artefacts") as folder:
+        for source, final, name in sources:
+            convert_to_gguf(
+                source, folder / final.name, number_format=config.merge.gguf, name=name
+            )
+    facts["artefact_mib"] = {
+        final.name: round(final.stat().st_size / 2**20, 1) for _, final, _ in sources
+    }
+    return facts
