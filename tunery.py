@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from configs.run_directory import RunDirectory, StageName, StageResult
@@ -130,17 +132,254 @@ def _run_one_stage(stage: "StageName", target: str, runs: Path) -> None:
 
 
 def _run_stages(
-    directory: "RunDirectory", config: "RunConfig", stages: "Any", console: "Console"
+    directory: "RunDirectory", config: "RunConfig", stages: "Sequence[StageName]", console: "Console"
 ) -> None:
-    works = {
-        "prepare": _prepare,
-        "train": _train,
-        "merge": _merge,
-        "evaluate": _evaluate,
-    }
+    works = {"prepare": _prepare, "train": _train, "merge": _merge, "evaluate": _evaluate}
     with directory.lock():
         for number, stage in enumerate(stages, start=1):
             console.print(f"[dim]{number}/{len(stages)}[/] {stage}")
             result = works[stage](directory, config, console)
             state = "unchanged, skipped" if result.skipped else f"done in {result.seconds:.0f} s"
-            console.print(f"  [green]{state}[/]  [dim]{_tell(stage, result.facts)}[/]")
+            console.print(f"    [green]{state}[/]  [dim]{_summary(stage, result.facts)}[/]")
+
+
+def _prepare(directory: "RunDirectory", config: "RunConfig", console: "Console") -> "StageResult":
+    from configs.run_directory import run_stage
+    from data.load_source import source_fingerprint
+    from data.prepare import prepare as work
+
+    return run_stage(
+        directory,
+        "prepare",
+        settings={
+            "data": config.data.model_dump(mode="json"),
+            "source": source_fingerprint(config.data.source),
+            "model": config.model.model_dump(mode="json"),
+        },
+        after=[],
+        outputs=["data"],
+        seed=config.train.seed,
+        work=lambda _: work(config, directory.path / "data"),
+    )
+
+
+def _train(directory: "RunDirectory", config: "RunConfig", console: "Console") -> "StageResult":
+    from configs.run_directory import run_stage
+    from data.model_source import resolve_checkpoint
+    from train.adapter import TrainFiles, train_adapter
+
+    path = directory.path
+    files = TrainFiles(
+        train_rows=path / "data" / "train.parquet",
+        validation_rows=path / "data" / "validation.parquet",
+        checkpoints=path / "checkpoints",
+        adapter=path / "adapter",
+    )
+    return run_stage(
+        directory,
+        "train",
+        settings={
+            "train": config.train.model_dump(mode="json"),
+            "model": config.model.model_dump(mode="json"),
+        },
+        after=["prepare"],
+        outputs=["adapter"],
+        seed=config.train.seed,
+        work=lambda resume: train_adapter(
+            config.train,
+            checkpoint=resolve_checkpoint(config.model),
+            files=files,
+            resume=resume,
+            console=console,
+        ),
+    )
+
+
+def _merge(directory: "RunDirectory", config: "RunConfig", console: "Console") -> "StageResult":
+    from configs.run_directory import run_stage
+    from data.model_source import resolve_checkpoint
+    from train.artefacts import make_artefacts
+
+    return run_stage(
+        directory,
+        "merge",
+        settings={
+            "name": config.name,
+            "merge": config.merge.model_dump(mode="json"),
+            "model": config.model.model_dump(mode="json"),
+            "baseline": config.evaluation.baseline.kind,
+        },
+        after=["train"],
+        outputs=["merged", "artefacts"],
+        seed=config.train.seed,
+        work=lambda _: make_artefacts(
+            config, directory.path, checkpoint=resolve_checkpoint(config.model)
+        ),
+    )
+
+
+def _evaluate(directory: "RunDirectory", config: "RunConfig", console: "Console") -> "StageResult":
+    from configs.run_directory import run_stage
+
+    return run_stage(
+        directory,
+        "evaluate",
+        settings={
+            "name": config.name,
+            "model": config.model.name,
+            "evaluation": config.evaluation.model_dump(mode="json"),
+            "context_length": config.serve.context_length,
+            "num_slots": config.serve.num_slots,
+        },
+        after=["prepare", "merge"],
+        outputs=["evals/comparison.json", "evals/report.html"],
+        seed=config.evaluation.seed,
+        work=lambda resume: _compare_served(directory, config, resume=resume, console=console),
+    )
+
+
+def _compare_served(
+    directory: "RunDirectory", config: "RunConfig", *, resume: bool, console: "Console"
+) -> dict[str, Any]:
+    """Serve both sides as users are served, ask them, and return facts for the manifest."""
+    import shutil
+    from contextlib import ExitStack
+
+    from configs.schema import HostedBaseline
+    from evals.compare import evaluate as compare
+    from evals.progress import asking_bar
+    from evals.targets import Target
+    from train.artefacts import base_gguf, variant_gguf
+
+    folder = directory.path / "evals"
+    if not resume:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(exist_ok=True)
+    hashes = directory.finished("merge")["outputs"]
+    with ExitStack() as servers:
+
+        def serve_target(artefact: Path, name: str) -> Target:
+            url = servers.enter_context(_served(artefact, config, name, folder))
+            revision = hashes[str(artefact.relative_to(directory.path))]["sha256"]
+            return Target(name=name, base_url=f"{url}/v1", model=name, revision=revision)
+
+        variant = serve_target(variant_gguf(directory.path, config), config.name)
+        baseline_config = config.evaluation.baseline
+        if isinstance(baseline_config, HostedBaseline):
+            baseline = Target(
+                name=baseline_config.model,
+                base_url=baseline_config.base_url,
+                model=baseline_config.model,
+                api_key=_read_key(baseline_config.api_key_env),
+            )
+        else:
+            baseline = serve_target(base_gguf(directory.path, config), config.model.name)
+        with asking_bar(console) as progress:
+            result = compare(
+                config=config,
+                variant=variant,
+                baseline=baseline,
+                test_file=directory.path / "data" / "test.parquet",
+                train_file=directory.path / "data" / "train.parquet",
+                folder=folder,
+                progress=progress,
+            )
+    task = result["tasks"][0]
+    return {
+        "verdict": result["verdict"],
+        "num_samples": task["num_samples"],
+        "baseline_score": task["baseline"]["score"],
+        "variant_score": task["variant"]["score"],
+    }
+
+
+def _read_key(variable: str) -> str:
+    from configs.errors import UserError
+
+    key = os.environ.get(variable)
+    if not key:
+        raise UserError(
+            f"the environment variable {variable} is not set",
+            where="evaluation.baseline.api_key_env",
+            remedy=f"export {variable}=… with a key of the hosted service",
+        )
+    return key
+
+
+def _summary(stage: str, facts: dict[str, Any]) -> str:
+    match stage:
+        case "prepare":
+            rows = ", ".join(f"{count:,} {side}" for side, count in facts["num_rows"].items())
+            return f"{rows} rows of {facts['num_read']:,} read"
+        case "train":
+            return (
+                f"loss {facts['first_loss']:.2f} -> {facts['last_loss']:.2f}, "
+                f"validation {facts['validation_loss']:.2f}, "
+                f"{facts['tokens_per_second']:.0f} tokens/s"
+            )
+        case "merge":
+            return (
+                f"{facts['num_merged_tensors']} tensors, "
+                f"update kept to a cosine of at least {facts['worst_update_cosine']:.3f}"
+            )
+        case _:
+            return f"{facts['num_samples']} questions: {facts['verdict']}"
+
+
+def _print_next_steps(directory: "RunDirectory", config: "RunConfig", console: "Console") -> None:
+    command = os.path.relpath(sys.argv[0]) if os.sep in sys.argv[0] else sys.argv[0]
+    report = directory.path / "evals" / "report.html"
+    console.print(
+        f"\nChat with it:     {command} chat {config.name}\n"
+        f"Serve it:         {command} serve {config.name}\n"
+        f"Open the report:  python3 -m webbrowser {report}\n"
+        f"Data report:      {directory.path / 'data' / 'report.html'}",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def main() -> None:
+    """Run the command; what a user can mend ends as a message, never as a traceback."""
+    # Two-thread torch can stall for minutes beside another busy process unless idle threads sleep.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # bitsandbytes warns on import, on every CPU, that an optional kernel package is absent.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    from configs.errors import UserError
+
+    try:
+        app()
+    except UserError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command goes on where this one stopped", status=130)
+    except Exception as error:
+        if not _is_disk_full(error):
+            raise
+        _fail(
+            f"the disk is full: {error}\n  to do: free some space and run the same command again; "
+            "nothing half-written stands under a final name"
+        )
+
+
+def _fail(message: str, *, status: int = 1) -> None:
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False).print("[bold red]error[/]", end=" ")
+    print(message, file=sys.stderr)  # noqa: T201 - as it is, without markup
+    sys.exit(status)
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    """Whether a failed write is behind `error`; safetensors and torch tell it in words alone."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return True
+        if any(sign in str(error) for sign in ("No space left", "os error 28", "os error 27")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+if __name__ == "__main__":
+    main()

@@ -67,13 +67,12 @@ def _change_environment(changes: Mapping[str, str | None]) -> None:
 
 def _settings(own: Path) -> dict[str, str]:
     # A proxy for the outside world must not stand between us and a model served on this machine.
-    direct = [os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or "", LOOPBACK]
-    not_proxied = ",".join(part for part in direct if part)
+    direct = (os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), LOOPBACK)
     return {
         "XDG_DATA_HOME": str(own),
         "XDG_CACHE_HOME": str(own),
         "INSPECT_TRACE_FILE": str(own / "trace.log"),
         "PYTHON_DOTENV_DISABLED": "1",
-        "NO_PROXY": not_proxied,
-        "no_proxy": not_proxied,
+        # Where both spellings are set, clients take the small letters.
+        "no_proxy": ",".join(part for part in direct if part),
     }

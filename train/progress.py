@@ -17,7 +17,7 @@ class TrainingProgress(TrainerCallback):
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
-            TextColumn("  training"),
+            TextColumn("    training"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),

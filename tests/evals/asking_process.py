@@ -4,6 +4,7 @@ Arguments: the host's address, the log folder, the number of questions, and a fi
 folders and sockets that the process opened for writing. Prints one line for each answer.
 """
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -33,6 +34,9 @@ def main() -> None:
     base_url, log_dir, num_questions, notes = sys.argv[1:]
     opened: list[str] = []
     watch(opened)
+    logging.basicConfig(level=logging.INFO)
+    root = logging.getLogger()
+    before = root.level, list(root.handlers)
     answers = ask(
         Target("variant", base_url, "variant", api_key="sk-secret"),
         build_task(chapter_rows(0, int(num_questions)), name="chapters", max_tokens=8),
@@ -41,6 +45,7 @@ def main() -> None:
         progress=lambda num_done, num_all: print(f"{num_done}/{num_all}", flush=True),
     )
     print(f"correct {sum(answer.correct for answer in answers)}", flush=True)
+    assert (root.level, root.handlers) == before, "the process's own logging was changed"
     Path(notes).write_text("\n".join(opened))
 
 

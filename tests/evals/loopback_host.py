@@ -61,7 +61,7 @@ class LoopbackHost:
     async def _respond(self, body: dict[str, Any], authorization: str | None) -> JSONResponse:
         number = len(self.requests)
         if self.key is not None and authorization != f"Bearer {self.key}":
-            return _error(401, "invalid api key")
+            return _error(401, f"invalid api key, got {authorization}")
         if self.busy_every and number % self.busy_every == 0:
             return _error(429, "slow down", {"Retry-After": str(self.retry_after_seconds)})
         if self.hang_after is not None and sum(self.answered.values()) >= self.hang_after:

@@ -6,7 +6,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from shutil import rmtree
 
 import pytest
 import rich
@@ -177,7 +176,7 @@ def test_other_questions_or_another_artefact_are_asked_afresh(
 
 
 def test_a_host_that_fails_is_named_and_the_answers_are_kept(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     task = build_task(chapter_rows(0, 6), name="t", max_tokens=8)
     with run_host(LoopbackHost(reply=reply, gone_after=4)) as host:
@@ -188,7 +187,9 @@ def test_a_host_that_fails_is_named_and_the_answers_are_kept(
         assert "the engine is gone" in caught.value.what
         assert caught.value.where == host.base_url
         assert "4 answers so far are kept" in (caught.value.remedy or "")
+        # inspect's own account of it, with a traceback, reaches neither screen nor log.
         assert capfd.readouterr() == ("", "")
+        assert [record for record in caplog.records if record.name == "root"] == []
         # Two requests for the fifth question: the first one and one retry.
         assert len(host.requests) == 6
         host.gone_after = None
@@ -249,11 +250,27 @@ def test_the_process_is_left_as_it_was(
     assert not (tmp_path / "elsewhere").exists()
 
 
+ASK_TWICE = """
+import sys
+from pathlib import Path
+from shutil import rmtree
+from evals.asking import ask
+from evals.targets import Target
+from evals.tasks import build_task
+from tests.evals.conftest import chapter_rows
+
+for name in ("first", "second"):
+    task = build_task(chapter_rows(0, 2), name="t", max_tokens=8)
+    folder = Path(sys.argv[2]) / name
+    ask(Target("mine", sys.argv[1], "variant"), task, log_dir=folder, max_connections=1)
+    rmtree(folder)
+"""
+
+
 def test_asking_goes_on_after_the_first_log_folder_is_gone(
     host: LoopbackHost, tmp_path: Path
 ) -> None:
-    target = Target("mine", host.base_url, "variant")
-    for name in ("first", "second"):
-        task = build_task(chapter_rows(0, 2), name="t", max_tokens=8)
-        ask(target, task, log_dir=tmp_path / name, max_connections=1)
-        rmtree(tmp_path / name)
+    command = [sys.executable, "-c", ASK_TWICE, host.base_url, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert len(host.requests) == 4
