@@ -7,13 +7,14 @@ import errno
 import logging
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rich.console import Console
 
@@ -32,6 +33,7 @@ TargetArgument = Annotated[
 ]
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of the run directories.")]
 RUNS = Path("runs")
+SERVER_START_SECONDS = 300.0
 
 
 @app.command()
@@ -85,19 +87,40 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
 ) -> None:
     """Answer chat completions with the variant, until Ctrl-C."""
+    from serve.llama_engine import LlamaCppEngine, default_num_threads
     from serve.server import run_server
 
     directory, config = _open_or_create(target, runs)
+    artefact, name = _artefact(directory, config, base=base)
     settings = config.serve
+    console = _console()
     run_server(
-        _server_settings(
-            directory,
-            config,
-            base=base,
-            host=host or settings.host,
-            port=settings.port if port is None else port,
-        )
+        lambda: LlamaCppEngine(
+            artefact,
+            num_threads=settings.num_threads or default_num_threads(),
+            context_length=settings.context_length,
+            num_slots=settings.num_slots,
+        ),
+        model_names=[name],
+        host=host or settings.host,
+        port=settings.port if port is None else port,
+        on_ready=lambda url: console.print(_how_to_call(url, name), markup=False, soft_wrap=True),
     )
+
+
+@app.command()
+def chat(
+    target: TargetArgument,
+    runs: RunsOption = RUNS,
+    base: Annotated[bool, typer.Option("--base", help="Chat with the untuned base.")] = False,
+) -> None:
+    """Talk with the variant in the terminal."""
+    from serve.chat import chat as converse
+
+    directory, config = _open_or_create(target, runs)
+    artefact, name = _artefact(directory, config, base=base)
+    with _served(artefact, config, name, directory.path) as url:
+        converse(f"{url}/v1", name, console=_console())
 
 
 @app.command()
@@ -145,8 +168,12 @@ def _run_stages(
 
 def _prepare(directory: "RunDirectory", config: "RunConfig", console: "Console") -> "StageResult":
     from configs.run_directory import run_stage
-    from data.load_source import source_fingerprint
-    from data.prepare import prepare as work
+    from data.fingerprint import source_fingerprint
+
+    def work(resume: bool) -> dict[str, Any]:
+        from data.prepare import prepare
+
+        return prepare(config, directory.path / "data")
 
     return run_stage(
         directory,
@@ -159,22 +186,29 @@ def _prepare(directory: "RunDirectory", config: "RunConfig", console: "Console")
         after=[],
         outputs=["data"],
         seed=config.train.seed,
-        work=lambda _: work(config, directory.path / "data"),
+        work=work,
     )
 
 
 def _train(directory: "RunDirectory", config: "RunConfig", console: "Console") -> "StageResult":
     from configs.run_directory import run_stage
-    from data.model_source import resolve_checkpoint
-    from train.adapter import TrainFiles, train_adapter
 
-    path = directory.path
-    files = TrainFiles(
-        train_rows=path / "data" / "train.parquet",
-        validation_rows=path / "data" / "validation.parquet",
-        checkpoints=path / "checkpoints",
-        adapter=path / "adapter",
-    )
+    def work(resume: bool) -> dict[str, Any]:
+        from data.model_source import resolve_checkpoint
+        from train.adapter import TrainFiles, train_adapter
+
+        path = directory.path
+        files = TrainFiles(
+            train_rows=path / "data" / "train.parquet",
+            validation_rows=path / "data" / "validation.parquet",
+            checkpoints=path / "checkpoints",
+            adapter=path / "adapter",
+        )
+        checkpoint = resolve_checkpoint(config.model)
+        return train_adapter(
+            config.train, checkpoint=checkpoint, files=files, resume=resume, console=console
+        )
+
     return run_stage(
         directory,
         "train",
@@ -185,20 +219,19 @@ def _train(directory: "RunDirectory", config: "RunConfig", console: "Console") -
         after=["prepare"],
         outputs=["adapter"],
         seed=config.train.seed,
-        work=lambda resume: train_adapter(
-            config.train,
-            checkpoint=resolve_checkpoint(config.model),
-            files=files,
-            resume=resume,
-            console=console,
-        ),
+        work=work,
     )
 
 
 def _merge(directory: "RunDirectory", config: "RunConfig", console: "Console") -> "StageResult":
     from configs.run_directory import run_stage
-    from data.model_source import resolve_checkpoint
-    from train.artefacts import make_artefacts
+
+    def work(resume: bool) -> dict[str, Any]:
+        from data.model_source import resolve_checkpoint
+        from train.artefacts import make_artefacts
+
+        checkpoint = resolve_checkpoint(config.model)
+        return make_artefacts(config, directory.path, checkpoint=checkpoint)
 
     return run_stage(
         directory,
@@ -212,9 +245,7 @@ def _merge(directory: "RunDirectory", config: "RunConfig", console: "Console") -
         after=["train"],
         outputs=["merged", "artefacts"],
         seed=config.train.seed,
-        work=lambda _: make_artefacts(
-            config, directory.path, checkpoint=resolve_checkpoint(config.model)
-        ),
+        work=work,
     )
 
 
@@ -293,6 +324,48 @@ def _compare_served(
     }
 
 
+def _artefact(directory: "RunDirectory", config: "RunConfig", *, base: bool) -> tuple[Path, str]:
+    """The file to serve and the name it answers under."""
+    from configs.errors import UserError
+    from train.artefacts import base_gguf, variant_gguf
+
+    directory.finished("merge")
+    if not base:
+        return variant_gguf(directory.path, config), config.name
+    artefact = base_gguf(directory.path, config)
+    if not artefact.exists():
+        raise UserError(
+            "this run made no artefact of the base, because its baseline is a hosted model",
+            where=directory.path / "artefacts",
+            remedy="serve the variant, or set evaluation.baseline to {kind: base} and merge again",
+        )
+    return artefact, config.model.name
+
+
+@contextmanager
+def _served(artefact: Path, config: "RunConfig", name: str, log_folder: Path) -> "Iterator[str]":
+    """Serve `artefact` from a process of its own for a block; yields its address."""
+    from serve.process import start_server
+
+    command = [sys.executable, "-m", "serve.server", "--model", str(artefact), "--name", name]
+    command += ["--port", "0", "--context", str(config.serve.context_length)]
+    command += ["--slots", str(config.serve.num_slots)]
+    if config.serve.num_threads:
+        command += ["--threads", str(config.serve.num_threads)]
+    log = log_folder / f"server-{artefact.stem}.log"
+    with start_server(command, timeout_s=SERVER_START_SECONDS, log=log) as server:
+        yield server.url
+
+
+def _how_to_call(url: str, name: str) -> str:
+    return (
+        f"{name} answers at {url}/v1 (Ctrl-C ends it). From another terminal:\n\n"
+        f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
+        f"    -d '{{\"model\": \"{name}\", "
+        '"messages": [{"role": "user", "content": "Hello"}]}\''
+    )
+
+
 def _read_key(variable: str) -> str:
     from configs.errors import UserError
 
@@ -328,10 +401,12 @@ def _summary(stage: str, facts: dict[str, Any]) -> str:
 
 def _print_next_steps(directory: "RunDirectory", config: "RunConfig", console: "Console") -> None:
     command = os.path.relpath(sys.argv[0]) if os.sep in sys.argv[0] else sys.argv[0]
+    # A path names a run wherever it stands; the name alone is looked for in `runs/`.
+    name = config.name if directory.path.parent == RUNS else str(directory.path)
     report = directory.path / "evals" / "report.html"
     console.print(
-        f"\nChat with it:     {command} chat {config.name}\n"
-        f"Serve it:         {command} serve {config.name}\n"
+        f"\nChat with it:     {command} chat {name}\n"
+        f"Serve it:         {command} serve {name}\n"
         f"Open the report:  python3 -m webbrowser {report}\n"
         f"Data report:      {directory.path / 'data' / 'report.html'}",
         soft_wrap=True,

@@ -28,8 +28,10 @@ def parse_messages(row: Mapping[str, Any]) -> tuple[Message, ...]:
             {"role": "assistant", "content": row["completion"]},
         ]
     else:
-        keys = ", ".join(sorted(row)[:8]) or "no keys"
-        raise RowError(f"neither `messages` nor `prompt` and `completion` (found: {keys})")
+        keys = ", ".join(sorted(row)[:8])[:200] or "no keys"
+        # A key may hold what no file takes.
+        told = keys.encode(errors="backslashreplace").decode()
+        raise RowError(f"neither `messages` nor `prompt` and `completion` (found: {told})")
     messages = tuple(_parse_turn(turn, number) for number, turn in enumerate(turns, start=1))
     check_messages(messages)
     return messages

@@ -6,17 +6,20 @@ from pathlib import Path
 
 import torch
 from gguf import GGUFReader
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.quantization_config import GgufConfig
 
 from configs.errors import UserError
+from data.cache import disk_error
 
 
 def convert_gguf(gguf_file: Path, folder: Path) -> None:
     """Write config, bf16 safetensors and tokenizer of `gguf_file` into `folder`.
 
-    The weights are the file's own, dequantized: quality is what the GGUF kept, not more.
+    The weights are the file's own, dequantized: quality is what the GGUF kept, not more. Errors:
+    `UserError` for a tokenizer that cannot be rebuilt and for weights that cannot be written.
     """
     # transformers draws a bar for each tensor it reads, whatever its own verbosity says.
     with redirect_stderr(io.StringIO()):
@@ -29,7 +32,10 @@ def convert_gguf(gguf_file: Path, folder: Path) -> None:
         )
         tokenizer = AutoTokenizer.from_pretrained(gguf_file.parent, gguf_file=gguf_file.name)
         _restore_tokenizer(tokenizer, GGUFReader(gguf_file))
-        model.save_pretrained(folder)
+        try:
+            model.save_pretrained(folder)
+        except SafetensorError as error:
+            raise disk_error(OSError(str(error)), folder) from error
         tokenizer.save_pretrained(folder)
 
 

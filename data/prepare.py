@@ -18,7 +18,7 @@ from data.conversation import Conversation, Message, Reject, SourceRows
 from data.load_source import load_source
 from data.model_source import load_tokenizer, resolve_checkpoint
 from data.report import PreparedReport, write_report
-from data.splits import Side, assign_side, content_hash
+from data.splits import Side, assign_side, content_hash, question_key
 from data.template import Rendered, load_training_template, render_conversations
 
 SIDES: tuple[Side, ...] = ("train", "validation", "test")
@@ -63,7 +63,7 @@ def prepare(config: RunConfig, folder: Path) -> dict[str, Any]:
     source = load_source(config.data.source)
     ledger = Ledger(rejects=list(source.rejects), dropped=Counter(source.dropped))
     conversations = select_rows(source.conversations, config, ledger)
-    # 2. Sides, by content.
+    # 2. Sides, by what the source says and not by what the configuration puts in front of it.
     sides = split_rows(conversations, config, ledger)
     # 3. What the model will see.
     tokenizer = load_tokenizer(resolve_checkpoint(config.model, with_weights=False))
@@ -98,7 +98,7 @@ def prepare(config: RunConfig, folder: Path) -> dict[str, Any]:
 def select_rows(
     conversations: list[Conversation], config: RunConfig, ledger: Ledger
 ) -> list[Conversation]:
-    """Sound, unique rows with the configured system prompt, in the order of their content hash."""
+    """Sound, unique rows in the order of their content hash; of equal rows a test row is kept."""
     unique: dict[str, Conversation] = {}
     for conversation in conversations:
         try:
@@ -107,12 +107,11 @@ def select_rows(
             ledger.rejects.append(Reject(where=conversation.id, reason=str(error)))
             continue
         answered = answered_part(conversation, ledger)
-        prompted = with_system_prompt(answered, config.data.system_prompt)
-        key = content_hash(prompted.messages)
+        key = content_hash(answered.messages)
         if key in unique:
             ledger.dropped["exact duplicate of another row"] += 1
-        else:
-            unique[key] = prompted
+        if key not in unique or answered.side == "test":
+            unique[key] = answered
     ordered = [unique[key] for key in sorted(unique)]
     limit = config.data.max_rows or len(ordered)
     if ordered[limit:]:
@@ -139,7 +138,10 @@ def with_system_prompt(conversation: Conversation, prompt: str | None) -> Conver
 def split_rows(
     conversations: list[Conversation], config: RunConfig, ledger: Ledger
 ) -> list[tuple[Conversation, Side]]:
-    """Each row with its side; a row that asks what a test row asks never reaches training."""
+    """Each row with its side and the configured system prompt.
+
+    A row that asks, at any of its turns, what a test row asks never reaches training.
+    """
     sides = [
         (
             conversation,
@@ -151,15 +153,25 @@ def split_rows(
         )
         for conversation in conversations
     ]
-    tested = {content_hash(row.messages[:-1]) for row, side in sides if side == "test"}
+    tested = {question_key(row.messages[:-1]) for row, side in sides if side == "test"}
     kept = []
     for conversation, side in sides:
-        if side != "test" and content_hash(conversation.messages[:-1]) in tested:
+        if side != "test" and not tested.isdisjoint(asked_questions(conversation)):
             reason = "asks the same as a row of the test set"
             ledger.rejects.append(Reject(where=conversation.id, reason=reason))
         else:
-            kept.append((conversation, side))
+            kept.append((with_system_prompt(conversation, config.data.system_prompt), side))
     return kept
+
+
+def asked_questions(conversation: Conversation) -> list[str]:
+    """What stands before each assistant turn, as `question_key` tells it."""
+    messages = conversation.messages
+    return [
+        question_key(messages[:number])
+        for number, turn in enumerate(messages)
+        if turn["role"] == "assistant"
+    ]
 
 
 def render_rows(
@@ -195,12 +207,11 @@ def check_counts(counts: Counter[Side], ledger: Ledger, config: RunConfig) -> No
         return
     reasons = Counter(reject.reason for reject in ledger.rejects).most_common(3)
     told = "; ".join(f"{count} × {reason}" for reason, count in reasons)
-    share = "data.test_fraction" if empty == ["test"] else "data.validation_fraction"
     raise UserError(
         f"the split has no {' and no '.join(empty)} rows ({counts.total()} rows in all"
         + (f"; rejected: {told})" if told else ")"),
         where=f"data.source.kind: {config.data.source.kind}",
-        remedy=f"give more rows, or raise {share}",
+        remedy="give more rows, or change data.test_fraction and data.validation_fraction",
     )
 
 

@@ -22,6 +22,12 @@ def content_hash(messages: Sequence[Message]) -> str:
     return digest.hexdigest()
 
 
+def question_key(messages: Sequence[Message]) -> str:
+    """What the turns ask, whatever its case and white space; answers do not count."""
+    asked = (turn["content"] for turn in messages if turn["role"] != "assistant")
+    return " ".join(" ".join(asked).casefold().split())
+
+
 def assign_side(
     conversation: Conversation, *, test_fraction: float, validation_fraction: float
 ) -> Side:
@@ -30,16 +36,11 @@ def assign_side(
     test_fraction is taken of all groups and validation_fraction of what remains, unless the source
     has decided the row's side itself.
     """
-    group = conversation.group or _question(conversation)
+    group = conversation.group or question_key(conversation.messages)
     side = conversation.side or ("test" if _share(group, "test") < test_fraction else "train")
     if side == "train" and _share(group, "validation") < validation_fraction:
         return "validation"
     return side
-
-
-def _question(conversation: Conversation) -> str:
-    asked = (turn["content"] for turn in conversation.messages if turn["role"] == "user")
-    return " ".join(" ".join(asked).casefold().split())
 
 
 def _share(group: str, salt: str) -> float:

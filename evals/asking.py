@@ -18,7 +18,7 @@ from inspect_ai.log import (
     read_eval_log,
     read_eval_log_sample_summaries,
 )
-from inspect_ai.model import ModelUsage
+from inspect_ai.model import Model, ModelUsage
 from inspect_ai.scorer import CORRECT
 
 from configs.errors import UserError
@@ -73,33 +73,39 @@ def ask(
     log_dir = log_dir.resolve()
     log_dir.mkdir(parents=True, exist_ok=True)
     with contained(log_dir):
+        model = build_model(target, max_retries=max_retries)
         num_kept = _count_kept_answers(log_dir, task)
         with _reporting(progress, num_kept=num_kept, num_samples=len(task.dataset)):
-            _, logs = eval_set(
-                task,
-                log_dir=str(log_dir),
-                model=build_model(target, max_retries=max_retries),
-                # The client retries; a sample that failed for good fails the run at once.
-                max_retries=0,
-                retry_attempts=1,
-                retry_immediate=False,
-                max_connections=max_connections,
-                # Each answer reaches the log by itself, and the log is the only copy.
-                log_buffer=1,
-                log_realtime=False,
-                log_format="eval",
-                # Logs of earlier questions or revisions may stay; they are not read.
-                log_dir_allow_dirty=True,
-                ctl_server=False,
-                # "none" would silence rich for the rest of the process.
-                display="log",
-                score_display=False,
-                log_level="warning",
-            )
-        log = read_eval_log(logs[0].location)
+            log = _run(task, model, log_dir=log_dir, max_connections=max_connections)
     if log.status != "success" or _first_error(log) is not None:
         raise _unanswered(target, log)
     return [_read_answer(sample) for sample in _in_task_order(task, log.samples or [])]
+
+
+def _run(task: Task, model: Model, *, log_dir: Path, max_connections: int) -> EvalLog:
+    """One eval set of one task; the log holds all answers, also those of earlier attempts."""
+    _, logs = eval_set(
+        task,
+        log_dir=str(log_dir),
+        model=model,
+        # The client retries; a sample that failed for good fails the run at once.
+        max_retries=0,
+        retry_attempts=1,
+        retry_immediate=False,
+        max_connections=max_connections,
+        # Each answer reaches the log by itself, and the log is the only copy.
+        log_buffer=1,
+        log_realtime=False,
+        log_format="eval",
+        # Logs of earlier questions or revisions may stay; they are not read.
+        log_dir_allow_dirty=True,
+        ctl_server=False,
+        # "none" would silence rich for the rest of the process.
+        display="log",
+        score_display=False,
+        log_level="warning",
+    )
+    return read_eval_log(logs[0].location)
 
 
 _report: ContextVar[Callable[[], None] | None] = ContextVar("_report", default=None)

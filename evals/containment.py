@@ -15,8 +15,8 @@ import rich
 logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1,localhost,::1"
-# inspect opens its trace file once per process and fails where the folder has gone since: the
-# first block's folder, which later ones bring back if need be.
+# inspect opens one trace file per process, below the first block's folder. When others reset the
+# process's logging, as uvicorn does, it is opened again later, and the folder has to be there.
 _trace_folder: Path | None = None
 
 

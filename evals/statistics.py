@@ -76,12 +76,13 @@ def compare_paired(
         num_resamples=num_resamples,
         rng=np.random.default_rng(seed),
     )
-    if binary:
-        p_value, test_method = mcnemar_p_value(differences), "exact McNemar test"
-    else:
-        rng = np.random.default_rng(seed)
-        p_value = permutation_p_value(before, after, num_resamples=num_resamples, rng=rng)
-        test_method = "paired permutation test"
+    p_value = (
+        mcnemar_p_value(differences)
+        if binary
+        else permutation_p_value(
+            before, after, num_resamples=num_resamples, rng=np.random.default_rng(seed)
+        )
+    )
     return PairedComparison(
         num_pairs=len(differences),
         baseline_score=float(before.mean()),
@@ -97,7 +98,7 @@ def compare_paired(
         confidence=confidence,
         margin=margin,
         interval_method=interval_method,
-        test_method=test_method,
+        test_method="exact McNemar test" if binary else "paired permutation test",
     )
 
 

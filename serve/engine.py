@@ -54,7 +54,14 @@ class EngineError(Exception):
 
 
 class RequestRefused(Exception):
-    """The engine will not take this request, and says why in words for its sender."""
+    """The engine will not take this request, and says why in words for its sender.
+
+    field: the request's field at fault, where it is known.
+    """
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        self.field = field
+        super().__init__(message)
 
 
 class ContextExceeded(RequestRefused):
@@ -65,7 +72,8 @@ class ContextExceeded(RequestRefused):
         self.context_length = context_length
         super().__init__(
             f"the prompt has {prompt_tokens} tokens, but the model's context holds "
-            f"{context_length} tokens, prompt and answer together"
+            f"{context_length} tokens, prompt and answer together",
+            field="messages",
         )
 
 

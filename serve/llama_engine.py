@@ -6,19 +6,14 @@ text to the event loop, so the loop itself never blocks.
 
 import asyncio
 import logging
-import mmap
 import os
-import secrets
-import tempfile
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
-import httpx
 import xllamacpp
 
-from configs.errors import UserError
 from data.conversation import Message
 from serve.engine import (
     Completion,
@@ -29,19 +24,10 @@ from serve.engine import (
     RequestRefused,
     TextDelta,
 )
+from serve.llama_loading import load_llama_server
 from serve.stop_strings import StopStrings
 
 logger = logging.getLogger(__name__)
-
-PROMPT_BATCH_TOKENS = 128
-"""Prompt tokens evaluated between two looks at whether the client is still there.
-
-Measured with SmolLM2-135M on one core: as fast as 512, and a cancelled prompt ends four times
-sooner.
-"""
-
-HEADER_BYTES = 64 * 2**20
-"""Where a GGUF's metadata ends at the latest: vocabularies are a few megabytes."""
 
 
 def default_num_threads() -> int:
@@ -64,26 +50,15 @@ class LlamaCppEngine:
     def __init__(
         self, model_path: Path, *, num_threads: int, context_length: int, num_slots: int
     ) -> None:
-        """Load the model; blocks the whole interpreter until that is done.
-
-        context_length: tokens of prompt and answer together per slot, cut to what the model was
-        trained for. Raises `UserError` when the file is missing or is no usable GGUF.
-        """
-        _check_gguf(model_path)
+        """Load the model, as `load_llama_server` does."""
+        self._server, self._context_length = load_llama_server(
+            model_path, num_threads=num_threads, context_length=context_length, num_slots=num_slots
+        )
         self._num_slots = num_slots
         self._slots = asyncio.Semaphore(num_slots)
         self._workers = ThreadPoolExecutor(num_slots, thread_name_prefix="llama-slot")
         self._running: set[_Run] = set()
         self._held_prefix: tuple[Message, ...] = ()
-        self._server, self._context_length = _load_server(
-            _parameters(
-                model_path,
-                num_threads=num_threads,
-                context_length=context_length,
-                num_slots=num_slots,
-            ),
-            model_path,
-        )
         if self._context_length < context_length:
             logger.warning(
                 "context length %d is more than the model was trained for; serving %d",
@@ -132,11 +107,10 @@ class LlamaCppEngine:
         try:
             cached = self._num_slots > 1 or self._hold_prefix(request, run)
             if not run.cancelled:
-                self._server.handle_chat_completions(_body(request, cached=cached), reader.take)
+                body = _body(request, cached=cached, context_length=self._context_length)
+                self._server.handle_chat_completions(body, reader.take)
         except (ValueError, RuntimeError) as error:
-            # The binding raises what llama.cpp finds wrong with a request before it runs: the
-            # chat template's own refusals and JSON schemas that it cannot follow.
-            run.put(RequestRefused(str(error)))
+            run.put(_refusal(str(error)))
             return
         if not (reader.ended or run.cancelled):
             run.put(EngineError("llama.cpp broke the answer off without giving a reason"))
@@ -246,7 +220,7 @@ def _common_fields(messages: tuple[Message, ...], *, cached: bool) -> dict[str, 
     }
 
 
-def _body(request: Completion, *, cached: bool) -> dict[str, Any]:
+def _body(request: Completion, *, cached: bool, context_length: int) -> dict[str, Any]:
     """llama.cpp's request: its own samplers are off, so that only what was asked for applies."""
     body = _common_fields(request.messages, cached=cached) | {
         "temperature": request.temperature,
@@ -257,14 +231,30 @@ def _body(request: Completion, *, cached: bool) -> dict[str, Any]:
         "presence_penalty": request.presence_penalty,
     }
     if request.max_tokens is not None:
-        body["max_tokens"] = request.max_tokens
+        body["max_tokens"] = min(request.max_tokens, context_length)
     if request.seed is not None:
         # All ones means "draw one" to llama.cpp, so it is folded away with the larger seeds.
         body["seed"] = request.seed % 0xFFFFFFFF
     if request.json_schema is not None:
-        schema = {"schema": dict(request.json_schema)}
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        # Not as `response_format`: llama.cpp then parses the answer again at its end, and fails
+        # on one that `max_tokens` cut within a character.
+        body["grammar"] = xllamacpp.json_schema_to_grammar(dict(request.json_schema))
     return body
+
+
+def _refusal(message: str) -> RequestRefused:
+    """What the binding raises when llama.cpp finds fault with a request before it runs."""
+    _, from_template, reason = message.rpartition("Jinja Exception: ")
+    if from_template:
+        return RequestRefused(
+            f"the model's chat template refuses the conversation: {reason}", field="messages"
+        )
+    _, from_schema, reason = message.rpartition("JSON schema error at ")
+    if from_schema:
+        return RequestRefused(
+            f"the schema cannot be followed, at {reason}", field="response_format"
+        )
+    return RequestRefused(f"llama.cpp refuses the request: {message}")
 
 
 def _error(error: dict[str, Any]) -> Exception:
@@ -275,72 +265,3 @@ def _error(error: dict[str, Any]) -> Exception:
     if error["code"] == 400:
         return RequestRefused(error["message"])
     return EngineError(error["message"])
-
-
-def _check_gguf(model_path: Path) -> None:
-    """Name the faults that llama.cpp only reports as one."""
-    if not model_path.is_file():
-        raise UserError(
-            "the model file does not exist",
-            where=model_path,
-            remedy="give the path of a GGUF file, such as a run's artefacts/*.gguf",
-        )
-    with model_path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise UserError(
-                "the model is not a GGUF file",
-                where=model_path,
-                remedy="give a GGUF file; `tunery merge` makes one of a trained run",
-            )
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            if content.find(b"tokenizer.chat_template", 0, HEADER_BYTES) < 0:
-                raise UserError(
-                    "the GGUF file holds no chat template, so what the model expects is unknown",
-                    where=model_path,
-                    remedy="convert the model again, with a `chat_template` in its tokenizer",
-                )
-
-
-def _parameters(
-    model_path: Path, *, num_threads: int, context_length: int, num_slots: int
-) -> xllamacpp.CommonParams:
-    params = xllamacpp.CommonParams()
-    params.model.path = str(model_path)
-    params.n_ctx = context_length * num_slots
-    params.n_parallel = num_slots
-    params.n_batch = params.n_ubatch = PROMPT_BATCH_TOKENS
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = num_threads
-    params.cache_ram_mib = 0  # or gigabytes of old prompts are kept, and restored into slots
-    params.use_jinja = True
-    params.prefill_assistant = False  # a last assistant turn is a turn, not the answer's beginning
-    params.reasoning_format = xllamacpp.common_reasoning_format.COMMON_REASONING_FORMAT_NONE
-    params.verbosity = 0
-    params.ui = False
-    return params
-
-
-def _load_server(params: xllamacpp.CommonParams, model_path: Path) -> tuple[xllamacpp.Server, int]:
-    """The running server and its context length per slot.
-
-    llama.cpp also listens for HTTP, without any of the checks of this package: it gets a socket in
-    a private folder and a secret key, and the socket goes as soon as the context length is read.
-    """
-    key = secrets.token_hex(16)
-    params.api_keys = [key]
-    params.n_threads_http = 1
-    with tempfile.TemporaryDirectory(prefix="tunery-") as folder:
-        socket_path = str(Path(folder) / "llama.sock")
-        params.hostnames = [socket_path]
-        try:
-            server = xllamacpp.Server(params)
-        except RuntimeError as error:
-            raise UserError(
-                "llama.cpp could not load the model",
-                where=model_path,
-                remedy="check that the file is whole and that there is memory for it; "
-                "`serve.context_length` and `serve.num_slots` decide what it needs besides",
-            ) from error
-        transport = httpx.HTTPTransport(uds=socket_path)
-        with httpx.Client(transport=transport, headers={"Authorization": f"Bearer {key}"}) as http:
-            slots = http.get("http://llama/slots").raise_for_status().json()
-    return server, slots[0]["n_ctx"]

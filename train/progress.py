@@ -76,4 +76,5 @@ class TrainingProgress(TrainerCallback):
 
     def close(self) -> None:
         """Leave the bar as it stands."""
-        self._progress.stop()
+        if self._progress.live.is_started:
+            self._progress.stop()

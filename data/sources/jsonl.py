@@ -5,10 +5,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 
-from configs.errors import UserError
 from configs.schema import JsonlSource
 from data.checks import RowError, check_characters, parse_messages
 from data.conversation import Conversation, Reject, SourceRows
+from data.fingerprint import unreadable
 
 
 def load(source: JsonlSource) -> SourceRows:
@@ -45,15 +45,6 @@ def load(source: JsonlSource) -> SourceRows:
     )
 
 
-def unreadable(source: JsonlSource, error: OSError) -> UserError:
-    """What to tell the user when the file cannot be opened."""
-    return UserError(
-        f"cannot read the data file: {error.strerror}",
-        where=source.path,
-        remedy="set data.source.path to a JSON Lines file",
-    )
-
-
 def _parse_line(line: bytes, where: str) -> Conversation:
     row = json.loads(line.decode("utf-8"))
     if not isinstance(row, dict):
@@ -78,4 +69,6 @@ def _reason(error: Exception) -> str:
         return f"not valid JSON: {error.msg} at column {error.colno}"
     if isinstance(error, UnicodeDecodeError):
         return f"not valid UTF-8 at byte {error.start}"
+    if isinstance(error, RecursionError):
+        return "not usable JSON: nested too deeply"
     return str(error)

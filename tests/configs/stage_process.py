@@ -23,9 +23,7 @@ def work_until_killed(run: RunDirectory) -> None:
         raise AssertionError("nobody killed this process")
 
     with run.lock():
-        run_stage(
-            run, "prepare", settings=SETTINGS, after=(), outputs=["data"], seed=1, work=work
-        )
+        run_stage(run, "prepare", settings=SETTINGS, after=(), outputs=["data"], seed=1, work=work)
 
 
 def write_records_until_killed(run: RunDirectory) -> None:

@@ -77,9 +77,7 @@ def test_absolute_and_home_paths_stay(tmp_path: Path, monkeypatch: pytest.Monkey
     [("2e-3", 0.002), ("2.0E-3", 0.002), ("0.002", 0.002), ("1e-05", 1e-5), ("1", 1.0)],
 )
 def test_number_forms(tmp_path: Path, written: str, value: float) -> None:
-    file = write_config(
-        tmp_path, ("num_steps: 3", f"num_steps: 1_000\n  learning_rate: {written}")
-    )
+    file = write_config(tmp_path, ("num_steps: 3", f"num_steps: 1_000\n  learning_rate: {written}"))
     train = load_config(file).train
     assert type(train.learning_rate) is float
     assert train.learning_rate == value

@@ -42,7 +42,9 @@ class Stage:
         self.run, self.name, self.output, self.after = run, name, output, after
         self.resumed: list[bool] = []
 
-    def __call__(self, text: str, *, fails: BaseException | None = None, **settings: Any) -> StageResult:
+    def __call__(
+        self, text: str, *, fails: BaseException | None = None, **settings: object
+    ) -> StageResult:
         def work(resume: bool) -> dict[str, Any]:
             self.resumed.append(resume)
             if fails:
@@ -289,7 +291,9 @@ def test_the_manifest_is_whole_at_every_moment(run: RunDirectory, tmp_path: Path
     with child("write", tmp_path):
         deadline = time.monotonic() + 1
         while time.monotonic() < deadline:
-            seen.add(json.loads(run.manifest_file.read_text())["stages"]["prepare"]["facts"]["number"])
+            seen.add(
+                json.loads(run.manifest_file.read_text())["stages"]["prepare"]["facts"]["number"]
+            )
     # Killed in the middle of writing: the last whole one stands.
     last = run.read_manifest()["prepare"]["facts"]
     assert len(last["filler"]) == 200_000 + 997 * (last["number"] % 50)

@@ -98,10 +98,8 @@ def test_steps_or_epochs_but_not_both_and_not_neither() -> None:
 
 def test_checking_a_configuration_loads_no_machine_learning_library() -> None:
     modules = "configs.schema, configs.load, configs.run_directory, configs.status"
-    program = (
-        f"import sys, {modules}\n"
-        "print(sorted({'torch', 'transformers', 'datasets', 'pyarrow', 'numpy'} & set(sys.modules)))"
-    )
+    heavy = {"torch", "transformers", "datasets", "pyarrow", "numpy"}
+    program = f"import sys, {modules}; print(sorted({heavy} & set(sys.modules)))"
     result = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,

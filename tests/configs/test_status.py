@@ -42,7 +42,9 @@ def test_the_table_shows_each_run_and_how_far_it_has_come(tmp_path: Path) -> Non
     first.write_record("prepare", StageRecord(state="done", seconds=12.4, facts={}))
     first.write_record("train", StageRecord(state="running"))
     first.write_record("merge", StageRecord(state="failed", error="no"))
-    first.write_record("evaluate", StageRecord(state="done", seconds=3.0, facts={"verdict": "better"}))
+    first.write_record(
+        "evaluate", StageRecord(state="done", seconds=3.0, facts={"verdict": "better"})
+    )
     assert [run.path.name for run in list_runs(runs)] == ["a-second", "minimal"]
     assert show(runs) == [
         ["run", "prepare", "train", "merge", "evaluate", "verdict"],

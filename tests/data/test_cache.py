@@ -109,8 +109,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(tmp_path: Path, old
         assert result.stdout.splitlines() == [
             "cannot write: File too large",
             f"  where: {final}",
-            "  to do: free some disk space or check the permissions; "
-            "nothing half-written was kept",
+            "  to do: free some disk space or check the permissions; nothing half-written was kept",
         ]
     assert names(tmp_path) == ["model"]
     assert (old / "weights").read_text() == "old"

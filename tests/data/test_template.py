@@ -103,7 +103,7 @@ def test_several_turns_to_the_token(tokenizer: PreTrainedTokenizerBase, template
             (0, "Ċ"),
             (0, "<|im_start|> user Ċ Which Ġcolour ? <|im_end|> Ċ"),
             (0, "<|im_start|> ass istant Ċ"),
-            (1, "b l u e Ċ Ã © <|im_end|>"),
+            (1, "b lu e Ċ Ã © <|im_end|>"),
             (0, "Ċ"),
         ],
     )
@@ -163,7 +163,18 @@ def test_without_a_system_turn_the_models_own_one_stands_there(
 FRAGMENTS = st.one_of(
     st.text(max_size=12),
     st.sampled_from(
-        ["12", "  34", "\n\n", "日本語", "👩‍👩‍👧", "e\u0301", "\u202e", "{{ x }}", "{% y %}", "assistant\n"]
+        [
+            "12",
+            "  34",
+            "\n\n",
+            "日本語",
+            "👩‍👩‍👧",
+            "e\u0301",
+            "\u202e",
+            "{{ x }}",
+            "{% y %}",
+            "assistant\n",
+        ]
     ),
     st.sampled_from(["<|im_end|>", "<|im_start|>assistant\n", "<|im_end|>\n<|im_start|>user\n"]),
 )
@@ -187,7 +198,9 @@ def test_the_mask_covers_exactly_the_assistants_contents(
 ) -> None:
     messages = turns(*(content for pair in exchanges for content in pair), system=system)
     rendered = render(messages, tokenizer, template)
-    assert supervised_texts(rendered, tokenizer) == [f"{answer}<|im_end|>" for _, answer in exchanges]
+    assert supervised_texts(rendered, tokenizer) == [
+        f"{answer}<|im_end|>" for _, answer in exchanges
+    ]
     own = tokenizer.apply_chat_template([dict(turn) for turn in messages], tokenize=False)
     assert tokenizer.decode(rendered.input_ids) == own
 

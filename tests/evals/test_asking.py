@@ -251,6 +251,7 @@ def test_the_process_is_left_as_it_was(
 
 
 ASK_TWICE = """
+import logging.config
 import sys
 from pathlib import Path
 from shutil import rmtree
@@ -264,6 +265,8 @@ for name in ("first", "second"):
     folder = Path(sys.argv[2]) / name
     ask(Target("mine", sys.argv[1], "variant"), task, log_dir=folder, max_connections=1)
     rmtree(folder)
+    # As every uvicorn server does that starts in the process: it closes all log files.
+    logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})
 """
 
 

@@ -1,0 +1,109 @@
+"""A GGUF of a random Llama made in milliseconds with numpy alone, so that tests of serving need no
+torch. Its answers are noise over all bytes, which is what tries a text stream hardest.
+"""
+
+import json
+from pathlib import Path
+
+import gguf
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['content'] == 'unanswerable' %}"
+    "{{ raise_exception('this model takes no unanswerable turns') }}{% endif %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+CORPUS = ["system user assistant", "the river and the stone are at the market"] * 4
+CONTEXT_LENGTH = 512
+NUM_LAYERS = 2
+HIDDEN_SIZE = 64
+FEED_FORWARD_SIZE = 128
+NUM_HEADS = 4
+NUM_KV_HEADS = 2
+WEIGHT_SCALE = 3.0
+"""Large against a trained model's, so that answers depend on every token of the prompt."""
+
+
+def build_tiny_gguf(folder: Path, *, chat_template: str | None = CHAT_TEMPLATE) -> Path:
+    """Write `tiny.gguf` into `folder`: 2 layers, hidden size 64, 512 tokens of context, fp32."""
+    file = folder / "tiny.gguf"
+    writer = gguf.GGUFWriter(file, "llama")
+    writer.add_name("tiny")
+    writer.add_block_count(NUM_LAYERS)
+    writer.add_context_length(CONTEXT_LENGTH)
+    writer.add_embedding_length(HIDDEN_SIZE)
+    writer.add_feed_forward_length(FEED_FORWARD_SIZE)
+    writer.add_head_count(NUM_HEADS)
+    writer.add_head_count_kv(NUM_KV_HEADS)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(HIDDEN_SIZE // NUM_HEADS)
+    tokens = _add_tokenizer(writer)
+    writer.add_vocab_size(len(tokens))
+    if chat_template is not None:
+        writer.add_chat_template(chat_template)
+    for name, weight in _random_weights(len(tokens)).items():
+        writer.add_tensor(name, weight)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file
+
+
+def _add_tokenizer(writer: gguf.GGUFWriter) -> list[str]:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    tokens = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    control, normal = gguf.TokenType.CONTROL, gguf.TokenType.NORMAL
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([control if token in SPECIAL_TOKENS else normal for token in tokens])
+    writer.add_token_merges([" ".join(pair) for pair in model["merges"]])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_add_bos_token(False)
+    return tokens
+
+
+def _random_weights(num_tokens: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    kv_size = HIDDEN_SIZE // NUM_HEADS * NUM_KV_HEADS
+
+    def matrix(rows: int, columns: int, scale: float = WEIGHT_SCALE) -> np.ndarray:
+        values = random.standard_normal((rows, columns)) * scale / np.sqrt(columns)
+        return values.astype(np.float32)
+
+    ones = np.ones(HIDDEN_SIZE, dtype=np.float32)
+    weights = {
+        "token_embd.weight": matrix(num_tokens, HIDDEN_SIZE, np.sqrt(HIDDEN_SIZE)),
+        "output_norm.weight": ones,
+        "output.weight": matrix(num_tokens, HIDDEN_SIZE, 1.0),
+    }
+    for layer in range(NUM_LAYERS):
+        weights |= {
+            f"blk.{layer}.attn_norm.weight": ones,
+            f"blk.{layer}.attn_q.weight": matrix(HIDDEN_SIZE, HIDDEN_SIZE),
+            f"blk.{layer}.attn_k.weight": matrix(kv_size, HIDDEN_SIZE),
+            f"blk.{layer}.attn_v.weight": matrix(kv_size, HIDDEN_SIZE),
+            f"blk.{layer}.attn_output.weight": matrix(HIDDEN_SIZE, HIDDEN_SIZE),
+            f"blk.{layer}.ffn_norm.weight": ones,
+            f"blk.{layer}.ffn_gate.weight": matrix(FEED_FORWARD_SIZE, HIDDEN_SIZE),
+            f"blk.{layer}.ffn_up.weight": matrix(FEED_FORWARD_SIZE, HIDDEN_SIZE),
+            f"blk.{layer}.ffn_down.weight": matrix(HIDDEN_SIZE, FEED_FORWARD_SIZE),
+        }
+    return weights

@@ -1,0 +1,163 @@
+"""The command as a user meets it: what is wrong ends as one message, never as a traceback."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def tunery(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+    return subprocess.run(
+        [sys.executable, "-m", "tunery", *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def assert_told(result: subprocess.CompletedProcess[str], *parts: str) -> None:
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert result.stderr.startswith("error ")
+    for part in parts:
+        assert part in result.stderr
+
+
+@pytest.fixture
+def config_file(tmp_path: Path, tiny_checkpoint: Path) -> Path:
+    """A variant on the tiny model whose rows stand in rows.jsonl beside it."""
+    file = tmp_path / "tiny.yaml"
+    file.write_text(
+        f"""
+name: tiny
+description: A test.
+model:
+  name: tiny
+  licence: MIT
+  source: {{kind: folder, path: {tiny_checkpoint}}}
+  max_length: 96
+data:
+  source: {{kind: jsonl, path: rows.jsonl}}
+  test_fraction: 0.2
+  validation_fraction: 0.2
+train: {{num_steps: 2}}
+evaluation: {{task: test}}
+"""
+    )
+    write_rows(tmp_path / "rows.jsonl", 60)
+    return file
+
+
+def write_rows(file: Path, num_rows: int) -> None:
+    row = '{"prompt": "Which colour is number %d?", "completion": "The answer is blue."}\n'
+    file.write_text("".join(row % number for number in range(num_rows)))
+
+
+def test_help_names_each_command_without_loading_a_stage() -> None:
+    result = tunery("--help")
+    assert result.returncode == 0
+    for name in ("run", "prepare", "train", "merge", "evaluate", "serve", "chat", "status"):
+        assert f" {name} " in result.stdout
+    code = "import sys, tunery; print([m for m in ('torch', 'pydantic', 'rich') if m in sys.modules])"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert loaded.stdout.strip() == "[]"
+
+
+def test_missing_configuration_names_the_nearest() -> None:
+    assert_told(tunery("run", "configs/demo-lgal.yaml"), "not found", "configs/demo-legal.yaml")
+
+
+def test_unknown_key_names_file_line_and_nearest(config_file: Path) -> None:
+    config_file.write_text(config_file.read_text().replace("num_steps", "num_stps"))
+    assert_told(tunery("run", str(config_file)), "train.num_stps", "tiny.yaml:13", "`num_steps`")
+
+
+def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    assert_told(tunery("serve", str(tmp_path)), "not a run directory", str(tmp_path))
+
+
+def test_status_without_runs(tmp_path: Path) -> None:
+    assert_told(tunery("status", "--runs", str(tmp_path)), "no runs there")
+
+
+def test_missing_data_file(config_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").unlink()
+    runs = tmp_path / "runs"
+    result = tunery("prepare", str(config_file), "--runs", str(runs))
+    assert_told(result, "cannot read the data file", "rows.jsonl")
+
+
+def test_stage_before_its_turn_names_the_one_to_run_first(
+    config_file: Path, tmp_path: Path
+) -> None:
+    result = tunery("train", str(config_file), "--runs", str(tmp_path / "runs"))
+    assert_told(result, "stage prepare has not finished", "tunery prepare")
+
+
+def test_too_few_rows_for_a_test_set(config_file: Path, tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.jsonl", 1)
+    result = tunery("prepare", str(config_file), "--runs", str(tmp_path / "runs"))
+    assert_told(result, "the split has no", "data.test_fraction")
+    assert not (tmp_path / "runs" / "tiny" / "data").exists()
+
+
+def test_rows_without_an_assistant_turn(config_file: Path, tmp_path: Path) -> None:
+    line = '{"messages": [{"role": "user", "content": "Hello?"}]}\n'
+    (tmp_path / "rows.jsonl").write_text(line * 5)
+    result = tunery("prepare", str(config_file), "--runs", str(tmp_path / "runs"))
+    assert_told(result, "5 × no assistant turn")
+
+
+def test_rows_cut_so_that_nothing_is_supervised(config_file: Path, tmp_path: Path) -> None:
+    config_file.write_text(config_file.read_text().replace("max_length: 96", "max_length: 16"))
+    result = tunery("prepare", str(config_file), "--runs", str(tmp_path / "runs"))
+    assert_told(result, "60 × cut to 16 tokens, no assistant turn is left")
+
+
+def test_missing_key_of_the_hosted_service(tmp_path: Path, config_file: Path) -> None:
+    # Reached only after the stages before; the message itself is what matters here.
+    from configs.errors import UserError
+    from tunery import _read_key
+
+    with pytest.raises(UserError, match="TUNERY_TEST_KEY is not set"):
+        _read_key("TUNERY_TEST_KEY")
+
+
+def test_prepare_then_train_then_skip(config_file: Path, tmp_path: Path) -> None:
+    runs = ["--runs", str(tmp_path / "runs")]
+    assert "done in" in tunery("prepare", str(config_file), *runs).stdout
+    assert "unchanged, skipped" in tunery("prepare", str(config_file), *runs).stdout
+    assert "done in" in tunery("train", "tiny", *runs).stdout
+    assert "unchanged, skipped" in tunery("train", "tiny", *runs).stdout
+    write_rows(tmp_path / "rows.jsonl", 61)
+    assert "done in" in tunery("prepare", str(config_file), *runs).stdout
+    status = tunery("status", *runs).stdout
+    assert "tiny" in status
+    assert "done" in status
+
+
+def test_full_disk_is_a_message(config_file: Path, tmp_path: Path) -> None:
+    """A file-size limit makes writes fail as a full disk does, wherever they happen."""
+    runs = tmp_path / "runs"
+    tunery("prepare", str(config_file), "--runs", str(runs))
+    code = (
+        "import resource, signal, sys, tunery\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        f"sys.argv = ['tunery', 'train', 'tiny', '--runs', {str(runs)!r}]\n"
+        "tunery.main()\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert_told(result, "disk is full", "free some space")
+    assert not (runs / "tiny" / "adapter").exists()

