@@ -155,7 +155,10 @@ def _run_one_stage(stage: "StageName", target: str, runs: Path) -> None:
 
 
 def _run_stages(
-    directory: "RunDirectory", config: "RunConfig", stages: "Sequence[StageName]", console: "Console"
+    directory: "RunDirectory",
+    config: "RunConfig",
+    stages: "Sequence[StageName]",
+    console: "Console",
 ) -> None:
     works = {"prepare": _prepare, "train": _train, "merge": _merge, "evaluate": _evaluate}
     with directory.lock():
@@ -361,7 +364,7 @@ def _how_to_call(url: str, name: str) -> str:
     return (
         f"{name} answers at {url}/v1 (Ctrl-C ends it). From another terminal:\n\n"
         f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
-        f"    -d '{{\"model\": \"{name}\", "
+        f'    -d \'{{"model": "{name}", '
         '"messages": [{"role": "user", "content": "Hello"}]}\''
     )
 

@@ -14,11 +14,44 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
+import datasets
+import torch
+from peft import LoraConfig
+from rich.console import Console
+from transformers import (
+    BitsAndBytesConfig,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from trl import SFTConfig, SFTTrainer
+
 from configs.load import load_config
+from configs.schema import TrainConfig
+from data.model_source import load_tokenizer, resolve_checkpoint
+from data.prepare import prepare
+from train.adapter import build_model, build_trainer, load_rows
+from train.progress import TrainingProgress
 
 CONFIG = Path("configs/demo-medical.yaml")
+
+
+class Clock(TrainerCallback):
+    """Notes when each optimizer step ended, and the tokens seen by then."""
+
+    def __init__(self) -> None:
+        self.marks: list[tuple[float, int]] = []
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Called by the trainer."""
+        self.marks.append((time.perf_counter(), int(state.num_input_tokens_seen)))
 
 
 def main() -> None:
@@ -59,8 +92,6 @@ def _parse_arguments() -> argparse.Namespace:
 
 
 def _prepare_rows(folder: Path) -> Path:
-    from data.prepare import prepare
-
     prepare(load_config(CONFIG), folder / "data")
     return folder / "data" / "train.parquet"
 
@@ -75,28 +106,15 @@ def _run_side(side: str, rows: Path, steps: int) -> float:
 
 def _train(side: str, rows_file: Path, steps: int) -> float:
     """Tokens per second over `steps` optimizer steps, the first one left out as warm-up."""
-    from rich.console import Console
-    from transformers import TrainerCallback
-
-    from data.model_source import load_tokenizer, resolve_checkpoint
-    from train.adapter import build_model, build_trainer, load_rows
-    from train.progress import TrainingProgress
-
     config = load_config(CONFIG)
     settings = config.train.model_copy(update={"num_steps": steps, "validate_every_steps": 10_000})
     checkpoint = resolve_checkpoint(config.model)
     tokenizer = load_tokenizer(checkpoint)
     rows = load_rows(rows_file)
 
-    class Clock(TrainerCallback):
-        marks: list[tuple[float, int]] = []
-
-        def on_step_end(self, args, state, control, **_):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, ANN003
-            import time
-
-            self.marks.append((time.perf_counter(), int(state.num_input_tokens_seen)))
-
+    clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
+        trainer: SFTTrainer
         if side == "tunery":
             trainer = build_trainer(
                 settings,
@@ -109,23 +127,24 @@ def _train(side: str, rows_file: Path, steps: int) -> float:
             )
         else:
             trainer = _build_plain_trl(settings, checkpoint, tokenizer, rows, Path(folder))
-        trainer.add_callback(Clock)
+        trainer.add_callback(clock)
         trainer.train()
-    (start, tokens_before), (end, tokens_after) = Clock.marks[0], Clock.marks[-1]
+    (start, tokens_before), (end, tokens_after) = clock.marks[0], clock.marks[-1]
     return (tokens_after - tokens_before) / (end - start)
 
 
-def _build_plain_trl(settings, checkpoint, tokenizer, rows, folder):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    import torch
-    from peft import LoraConfig
-    from transformers import BitsAndBytesConfig
-    from trl import SFTConfig, SFTTrainer
-
+def _build_plain_trl(
+    settings: TrainConfig,
+    checkpoint: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: datasets.Dataset,
+    folder: Path,
+) -> SFTTrainer:
     return SFTTrainer(
         model=str(checkpoint),
         args=SFTConfig(
             output_dir=str(folder),
-            max_steps=settings.num_steps,
+            max_steps=settings.num_steps or -1,
             per_device_train_batch_size=settings.batch_rows,
             learning_rate=settings.learning_rate,
             # TRL turns it on by default; off is faster where memory allows, and so it is here.

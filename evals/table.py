@@ -15,7 +15,7 @@ VERDICT_STYLES = {"better": "green", "worse": "red", "equivalent": "cyan", "inco
 
 def print_comparison(file: Path, console: Console) -> None:
     """Print each task: every model and prompt with its score, the difference, the verdict."""
-    result: "ComparisonResult" = json.loads(file.read_text())
+    result: ComparisonResult = json.loads(file.read_text())
     for task in result["tasks"]:
         console.print(f"\n[bold]{task['name']}[/]  [dim]{task['num_samples']} questions[/]")
         console.print(build_task_table(task))

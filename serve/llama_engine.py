@@ -5,6 +5,7 @@ text to the event loop, so the loop itself never blocks.
 """
 
 import asyncio
+import json
 import logging
 import os
 from collections.abc import AsyncGenerator
@@ -28,6 +29,8 @@ from serve.llama_loading import load_llama_server
 from serve.stop_strings import StopStrings
 
 logger = logging.getLogger(__name__)
+
+SCHEMA_FIELD = "response_format.json_schema.schema"
 
 
 def default_num_threads() -> int:
@@ -103,7 +106,7 @@ class LlamaCppEngine:
 
     def _answer(self, request: Completion, run: "_Run") -> None:
         """Runs in a slot's thread: put the request's events, or what went wrong, into `run`."""
-        reader = _AnswerReader(run, StopStrings(request.stop))
+        reader = _AnswerReader(run, request)
         try:
             cached = self._num_slots > 1 or self._hold_prefix(request, run)
             if not run.cancelled:
@@ -169,11 +172,13 @@ class _Run:
 class _AnswerReader:
     """Turns llama.cpp's streamed chunks into events."""
 
-    def __init__(self, run: _Run, stop: StopStrings) -> None:
+    def __init__(self, run: _Run, request: Completion) -> None:
         self.ended = False
         self._run = run
-        self._stop = stop
+        self._stop = StopStrings(request.stop)
         self._reason = ""
+        self._must_be_json = request.json_schema is not None
+        self._texts: list[str] = []
 
     def take(self, chunk: dict[str, Any]) -> bool:
         """llama.cpp's callback for each chunk; True ends the work."""
@@ -195,9 +200,18 @@ class _AnswerReader:
 
     def _put_text(self, text: str) -> None:
         if text:
+            self._texts.append(text)
             self._run.put(TextDelta(text))
 
     def _finish(self, reason: Literal["stop", "length"], chunk: dict[str, Any]) -> None:
+        self.ended = True
+        if self._must_be_json and reason == "stop" and not self._stop.matched:
+            try:
+                json.loads("".join(self._texts))
+            except ValueError:
+                # llama.cpp drops, in silence, a schema that nothing can satisfy.
+                self._run.put(RequestRefused("the schema cannot be followed", field=SCHEMA_FIELD))
+                return
         counts = chunk["timings"]
         self._run.put(
             Finish(
@@ -206,7 +220,6 @@ class _AnswerReader:
                 completion_tokens=counts["predicted_n"],
             )
         )
-        self.ended = True
 
 
 def _common_fields(messages: tuple[Message, ...], *, cached: bool) -> dict[str, Any]:
@@ -248,11 +261,6 @@ def _refusal(message: str) -> RequestRefused:
     if from_template:
         return RequestRefused(
             f"the model's chat template refuses the conversation: {reason}", field="messages"
-        )
-    _, from_schema, reason = message.rpartition("JSON schema error at ")
-    if from_schema:
-        return RequestRefused(
-            f"the schema cannot be followed, at {reason}", field="response_format"
         )
     return RequestRefused(f"llama.cpp refuses the request: {message}")
 

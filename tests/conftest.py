@@ -8,6 +8,8 @@ import pytest
 
 # The hub's client reads this when it is imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Two threads over tiny tensors mostly wait for each other, on a busy machine for a long time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A busy machine makes examples slow, which says nothing about the code.
 hypothesis.settings.register_profile("tunery", deadline=None, derandomize=True, max_examples=50)

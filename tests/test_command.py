@@ -65,7 +65,8 @@ def test_help_names_each_command_without_loading_a_stage() -> None:
     assert result.returncode == 0
     for name in ("run", "prepare", "train", "merge", "evaluate", "serve", "chat", "status"):
         assert f" {name} " in result.stdout
-    code = "import sys, tunery; print([m for m in ('torch', 'pydantic', 'rich') if m in sys.modules])"
+    heavy = ("torch", "pydantic", "rich")
+    code = f"import sys, tunery; print([name for name in {heavy} if name in sys.modules])"
     loaded = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )

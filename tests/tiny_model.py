@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-NUM_TOKENS = 384
+NUM_TOKENS = 392
 
 # SmolLM2's own template: it marks no assistant turns, so the training template has to be found.
 CHAT_TEMPLATE = (
@@ -26,7 +26,9 @@ CHAT_TEMPLATE = (
 )
 
 # What the tokenizer's merges are learned from: frequent words become one token, others stay bytes.
+# Blanks before digits are a token of their own, which a wrongly rebuilt tokenizer splits otherwise.
 CORPUS = [
+    "1  2  3  4  5",
     "system user assistant",
     "You are a helpful AI assistant named SmolLM, trained by Hugging Face",
     "Which colour is the sky? The sky is blue.",
@@ -56,11 +58,10 @@ def build_tiny_checkpoint(folder: Path) -> Path:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        dtype="bfloat16",
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(17)
-        model = LlamaForCausalLM(config).to(torch.bfloat16)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -19,7 +19,7 @@ from configs.errors import UserError
 from configs.schema import TrainConfig
 from data.cache import new_folder
 from data.model_source import load_tokenizer
-from train.checkpoints import MarkComplete, latest_complete
+from train.checkpoints import MarkComplete, latest_resumable, step_of
 from train.progress import TrainingProgress
 from train.quantized_base import build_lora, load_base, training_device
 from train.supervised_trainer import IGNORED, SupervisedTrainer
@@ -61,7 +61,7 @@ def train_adapter(
     if not resume:
         shutil.rmtree(files.checkpoints, ignore_errors=True)
     files.checkpoints.mkdir(parents=True, exist_ok=True)
-    start = latest_complete(files.checkpoints)
+    start = latest_resumable(files.checkpoints)
     # 4. Training.
     progress = TrainingProgress(console)
     trainer = build_trainer(
@@ -80,11 +80,11 @@ def train_adapter(
         progress.close()
     # 5. The adapter, whole or not at all.
     with new_folder(files.adapter) as folder:
-        trainer.model.save_pretrained(folder)
+        model.save_pretrained(str(folder))
     history = trainer.state.log_history
     return {
         "num_steps": trainer.state.global_step,
-        "resumed_from_step": int(start.name.split("-")[1]) if start else 0,
+        "resumed_from_step": step_of(start) if start else 0,
         "num_tokens": int(trainer.state.num_input_tokens_seen),
         "tokens_per_second": round(progress.tokens_per_second, 1),
         "first_loss": next((log["loss"] for log in history if "loss" in log), None),

@@ -27,9 +27,7 @@ def make_artefacts(config: RunConfig, run: Path, *, checkpoint: Path) -> dict[st
         sources.append((checkpoint, base_gguf(run, config), config.model.name))
     with new_folder(run / "artefacts") as folder:
         for source, final, name in sources:
-            convert_to_gguf(
-                source, folder / final.name, number_format=config.merge.gguf, name=name
-            )
+            convert_to_gguf(source, folder / final.name, number_format=config.merge.gguf, name=name)
     facts["artefact_mib"] = {
         final.name: round(final.stat().st_size / 2**20, 1) for _, final, _ in sources
     }

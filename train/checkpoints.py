@@ -1,5 +1,6 @@
 """Checkpoints that can be trusted after a kill: only what was written to its end counts."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -15,7 +16,11 @@ class MarkComplete(TrainerCallback):
     """Marks a checkpoint after the trainer has written and flushed all of it."""
 
     def on_save(  # noqa: D102
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any  # noqa: ANN401
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **_: Any,  # noqa: ANN401
     ) -> None:
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         for file in folder.iterdir():
@@ -24,12 +29,23 @@ class MarkComplete(TrainerCallback):
         (folder / MARKER).touch()
 
 
-def latest_complete(folder: Path) -> Path | None:
-    """The newest whole checkpoint of `folder`; half-written ones are removed."""
-    whole: list[Path] = []
+def latest_resumable(folder: Path) -> Path | None:
+    """The newest whole checkpoint of `folder` to go on from; half-written ones are removed.
+
+    The one after the last step is not gone on from: transformers' trainer would take a step more
+    than was asked for. The one before it leads to the same end.
+    """
+    resumable: list[Path] = []
     for checkpoint in folder.glob("checkpoint-*"):
-        if (checkpoint / MARKER).exists():
-            whole.append(checkpoint)
-        else:
+        if not (checkpoint / MARKER).exists():
             shutil.rmtree(checkpoint)
-    return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
+            continue
+        state = json.loads((checkpoint / "trainer_state.json").read_text())
+        if state["global_step"] < state["max_steps"]:
+            resumable.append(checkpoint)
+    return max(resumable, key=step_of, default=None)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer steps that a checkpoint has behind it."""
+    return int(checkpoint.name.split("-")[1])

@@ -99,9 +99,7 @@ def read_adapter(adapter: Path) -> LoraUpdate:
     return LoraUpdate(scale=config["lora_alpha"] / root, pairs=pairs)
 
 
-def merge_tensor(
-    weight: torch.Tensor, pair: LoraPair, scale: float
-) -> tuple[torch.Tensor, float]:
+def merge_tensor(weight: torch.Tensor, pair: LoraPair, scale: float) -> tuple[torch.Tensor, float]:
     """`weight` (out, in) plus the update in fp32, rounded once to its dtype; and the cosine."""
     base = weight.float()
     wanted = scale * (pair.b.float() @ pair.a.float())

@@ -35,7 +35,11 @@ class TrainingProgress(TrainerCallback):
         return self._tokens / self._seconds if self._seconds else 0.0
 
     def on_train_begin(  # noqa: D102
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any  # noqa: ANN401
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **_: Any,  # noqa: ANN401
     ) -> None:
         self._seen_before = int(state.num_input_tokens_seen)
         self._task = self._progress.add_task(
@@ -47,7 +51,11 @@ class TrainingProgress(TrainerCallback):
         self._step_started = time.perf_counter()
 
     def on_step_end(  # noqa: D102
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any  # noqa: ANN401
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **_: Any,  # noqa: ANN401
     ) -> None:
         self._seconds += time.perf_counter() - self._step_started
         self._tokens = int(state.num_input_tokens_seen) - self._seen_before

@@ -26,7 +26,9 @@ class SupervisedTrainer(SFTTrainer):
     ) -> Any:  # noqa: ANN401 - TRL's own signature
         """Cross-entropy summed over labels, divided by the labels of the whole optimizer step."""
         if return_outputs or inputs["input_ids"].device.type == "cuda":
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            return super().compute_loss(  # type: ignore[no-untyped-call]
+                model, inputs, return_outputs, num_items_in_batch
+            )
         labels = inputs["labels"]
         targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
         positions = (targets != IGNORED).any(dim=0).nonzero().flatten()
@@ -46,6 +48,7 @@ class SupervisedTrainer(SFTTrainer):
         A resumed run would then train in another precision than the one that was cut off. The
         trainer offers no public hook between loading the adapter and its optimizer states.
         """
+        assert self.model is not None
         dtypes = {name: p.dtype for name, p in self.model.named_parameters() if p.requires_grad}
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         for name, parameter in self.model.named_parameters():

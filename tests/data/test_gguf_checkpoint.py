@@ -1,12 +1,9 @@
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, BatchEncoding, PreTrainedTokenizerBase
 
 from configs.errors import UserError
 from configs.load import load_config
@@ -14,6 +11,7 @@ from data.cache import cache_folder
 from data.gguf_checkpoint import convert_gguf
 from data.model_source import load_tokenizer, resolve_checkpoint
 from data.template import load_training_template
+from tests.full_disk import limited_file_size
 from tests.tiny_gguf import write_tiny_gguf
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo-legal.yaml"
@@ -83,17 +81,6 @@ def test_a_gguf_with_another_pre_tokenizer_is_refused(
     assert not (tmp_path / "checkpoint").exists()
 
 
-@contextmanager
-def limited_file_size(num_bytes: int) -> Iterator[None]:
-    """Writes beyond `num_bytes` fail inside the block, as they do on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_a_full_disk_is_told(tiny_checkpoint: Path, tmp_path: Path) -> None:
     file = write_tiny_gguf(tiny_checkpoint, tmp_path / "tiny.gguf")
     with limited_file_size(50_000), pytest.raises(UserError, match=r"cannot write: .*too large"):
@@ -159,6 +146,7 @@ def test_smollm2_loads_as_bf16_and_answers(
         continue_final_message=True,
         return_tensors="pt",
     )
+    assert isinstance(prompt, BatchEncoding)
     with torch.no_grad():
         likeliest = int(model(**prompt).logits[0, -1].argmax())
     assert smollm2_tokenizer.decode([likeliest]) == " Paris"

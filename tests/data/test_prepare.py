@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from configs.errors import UserError
 from configs.load import load_config
-from configs.schema import HubDataSource, RunConfig
+from configs.schema import HubDataSource, JsonlSource, RunConfig
 from data.conversation import Message, question_and_answer
 from data.model_source import load_tokenizer
 from data.prepare import prepare
@@ -17,6 +18,7 @@ from data.splits import assign_side
 from data.template import load_training_template, render_conversations
 from tests.configs.minimal import write_config
 from tests.data.sources.damaged_lines import DAMAGED_LINES
+from tests.full_disk import limited_file_size
 
 SIDES = ("train", "validation", "test")
 FILES = ["rejects.jsonl", "report.html", "test.parquet", "train.parquet", "validation.parquet"]
@@ -150,9 +152,8 @@ def test_the_order_of_the_lines_does_not_matter(run_prepare: Preparation) -> Non
 
 def test_damaged_lines_are_rejected_with_line_and_reason(run_prepare: Preparation) -> None:
     good = questions(40)
-    facts = run_prepare(
-        [line for damaged, _ in DAMAGED_LINES for line in (damaged, good.pop())] + good
-    )
+    mixed = [line for damaged, _ in DAMAGED_LINES for line in (damaged, good.pop())]
+    facts = run_prepare([*mixed, *good])
     expected = [
         {"where": f"rows.jsonl:{2 * number + 1}", "reason": reason}
         for number, (_, reason) in enumerate(DAMAGED_LINES)
@@ -411,6 +412,21 @@ def test_a_file_without_usable_rows_is_refused(
         UserError, match="the split has no train and no validation and no test rows"
     ):
         run_prepare(lines)
+    assert list(run_prepare.folder.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("num_bytes", [0, 500, 5000], ids=["rows", "more rows", "report"])
+def test_a_full_disk_is_told_and_leaves_nothing(run_prepare: Preparation, num_bytes: int) -> None:
+    run_prepare(questions(40))
+    sizes = {file.name: file.stat().st_size for file in run_prepare.folder.iterdir()}
+    assert max(sizes.values()) > 5000
+    shutil.rmtree(run_prepare.folder)
+    (run_prepare.place / "rows.jsonl").rename(run_prepare.place / "kept.jsonl")
+    source = JsonlSource(kind="jsonl", path=run_prepare.place / "kept.jsonl")
+    config = run_prepare.config(source=source)
+    with limited_file_size(num_bytes), pytest.raises(UserError, match="cannot write: ") as caught:
+        prepare(config, run_prepare.folder)
+    assert caught.value.where == str(run_prepare.folder)
     assert list(run_prepare.folder.parent.iterdir()) == []
 
 

@@ -104,6 +104,8 @@ def test_hashes_know_where_a_text_ends() -> None:
     def pair(first: str, second: str) -> list[Message]:
         return [{"role": "user", "content": first}, {"role": "assistant", "content": second}]
 
+    joined: list[Message] = [{"role": "user", "content": "aassistantb"}]
+    assert content_hash(pair("a", "b")) != content_hash(joined)
     assert content_hash(pair("ab", "c")) != content_hash(pair("a", "bc"))
     assert content_hash(pair("a", "b")) != content_hash(pair("b", "a"))
 

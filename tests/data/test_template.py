@@ -16,7 +16,7 @@ from tests.tiny_model import CHAT_TEMPLATE, build_tiny_tokenizer
 DEFAULT_SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 # A turn's frame, and the default system turn, in the tiny tokenizer's tokens (Ġ: blank, Ċ: line).
 SYSTEM_TURN = (
-    "<|im_start|> syste m Ċ You Ġare Ġa Ġhelpful ĠAI Ġassistant Ġnam ed ĠSmolLM , Ġtrain ed Ġby "
+    "<|im_start|> syste m Ċ You Ġare Ġa Ġhelpful ĠAI Ġassistant Ġnamed ĠSmolLM , Ġtrained Ġby "
     "ĠHugging ĠFace <|im_end|> Ċ"
 )
 
@@ -38,6 +38,10 @@ def turns(*contents: str, system: str | None = None) -> list[Message]:
         for number, content in enumerate(contents)
     ]
     return messages if system is None else [{"role": "system", "content": system}, *messages]
+
+
+def plain(messages: list[Message]) -> list[dict[str, str]]:
+    return [{"role": turn["role"], "content": turn["content"]} for turn in messages]
 
 
 def render(
@@ -134,7 +138,7 @@ def test_the_prompt_at_inference_is_what_stands_before_the_first_supervised_toke
     ]
     for number, start in enumerate(starts):
         prompt = tokenizer.apply_chat_template(
-            [dict(turn) for turn in messages[: 2 + 2 * number]],
+            plain(messages[: 2 + 2 * number]),
             add_generation_prompt=True,
             return_dict=False,
         )
@@ -201,7 +205,7 @@ def test_the_mask_covers_exactly_the_assistants_contents(
     assert supervised_texts(rendered, tokenizer) == [
         f"{answer}<|im_end|>" for _, answer in exchanges
     ]
-    own = tokenizer.apply_chat_template([dict(turn) for turn in messages], tokenize=False)
+    own = tokenizer.apply_chat_template(plain(messages), tokenize=False)
     assert tokenizer.decode(rendered.input_ids) == own
 
 
@@ -311,5 +315,5 @@ def test_a_template_that_trl_knows_gets_its_marks_from_there() -> None:
     # TRL marks the line breaks around an answer too.
     supervised = [text.strip() for text in supervised_texts(rendered, tokenizer)]
     assert supervised == ["b<|im_end|>", "d<|im_end|>"]
-    own = tokenizer.apply_chat_template([dict(turn) for turn in messages], tokenize=False)
+    own = tokenizer.apply_chat_template(plain(messages), tokenize=False)
     assert tokenizer.decode(rendered.input_ids) == own

@@ -9,6 +9,9 @@ import gguf
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+QUANTIZATION = gguf.GGMLQuantizationType.Q8_0
+"""As served models have it; its rounding shows in answers how a prompt was cut into pieces."""
+END_TOKEN = 2
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -19,7 +22,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 CORPUS = ["system user assistant", "the river and the stone are at the market"] * 4
-CONTEXT_LENGTH = 512
+CONTEXT_LENGTH = 8192
 NUM_LAYERS = 2
 HIDDEN_SIZE = 64
 FEED_FORWARD_SIZE = 128
@@ -30,7 +33,10 @@ WEIGHT_SCALE = 3.0
 
 
 def build_tiny_gguf(folder: Path, *, chat_template: str | None = CHAT_TEMPLATE) -> Path:
-    """Write `tiny.gguf` into `folder`: 2 layers, hidden size 64, 512 tokens of context, fp32."""
+    """Write `tiny.gguf` into `folder`: 2 layers, hidden size 64, 8192 tokens of context, Q8_0.
+
+    A greedy answer never ends by itself; a sampled one does, sooner or later.
+    """
     file = folder / "tiny.gguf"
     writer = gguf.GGUFWriter(file, "llama")
     writer.add_name("tiny")
@@ -47,7 +53,10 @@ def build_tiny_gguf(folder: Path, *, chat_template: str | None = CHAT_TEMPLATE) 
     if chat_template is not None:
         writer.add_chat_template(chat_template)
     for name, weight in _random_weights(len(tokens)).items():
-        writer.add_tensor(name, weight)
+        if weight.ndim == 1:
+            writer.add_tensor(name, weight)
+        else:
+            writer.add_tensor(name, gguf.quantize(weight, QUANTIZATION), raw_dtype=QUANTIZATION)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -75,7 +84,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter) -> list[str]:
     writer.add_token_types([control if token in SPECIAL_TOKENS else normal for token in tokens])
     writer.add_token_merges([" ".join(pair) for pair in model["merges"]])
     writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
+    writer.add_eos_token_id(END_TOKEN)
     writer.add_add_bos_token(False)
     return tokens
 
@@ -85,14 +94,16 @@ def _random_weights(num_tokens: int) -> dict[str, np.ndarray]:
     kv_size = HIDDEN_SIZE // NUM_HEADS * NUM_KV_HEADS
 
     def matrix(rows: int, columns: int, scale: float = WEIGHT_SCALE) -> np.ndarray:
-        values = random.standard_normal((rows, columns)) * scale / np.sqrt(columns)
-        return values.astype(np.float32)
+        values = random.standard_normal((rows, columns), dtype=np.float32)
+        return values * np.float32(scale / np.sqrt(columns))
 
     ones = np.ones(HIDDEN_SIZE, dtype=np.float32)
+    output = matrix(num_tokens, HIDDEN_SIZE, 1.0)
+    output[: len(SPECIAL_TOKENS)] = 0.0
     weights = {
         "token_embd.weight": matrix(num_tokens, HIDDEN_SIZE, np.sqrt(HIDDEN_SIZE)),
         "output_norm.weight": ones,
-        "output.weight": matrix(num_tokens, HIDDEN_SIZE, 1.0),
+        "output.weight": output,
     }
     for layer in range(NUM_LAYERS):
         weights |= {

@@ -1,3 +1,4 @@
+import json
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 from configs.errors import UserError
 from configs.schema import TrainConfig
 from train.adapter import TrainFiles, load_rows, train_adapter
-from train.checkpoints import MARKER, latest_complete
+from train.checkpoints import MARKER, latest_resumable
 from train.supervised_trainer import IGNORED
 
 
@@ -20,6 +21,15 @@ def train(config: TrainConfig, files: TrainFiles, checkpoint: Path, *, resume: b
     return train_adapter(
         config, checkpoint=checkpoint, files=files, resume=resume, console=Console(quiet=True)
     )
+
+
+def write_checkpoint(folder: Path, step: int, *, is_whole: bool = True) -> None:
+    checkpoint = folder / f"checkpoint-{step}"
+    checkpoint.mkdir(parents=True)
+    state = {"global_step": step, "max_steps": 20}
+    (checkpoint / "trainer_state.json").write_text(json.dumps(state))
+    if is_whole:
+        (checkpoint / MARKER).touch()
 
 
 def adapter_bytes(folder: Path) -> bytes:
@@ -82,22 +92,29 @@ def test_killed_training_resumes_to_the_very_bytes_of_an_unbroken_run(
     assert adapter_bytes(train_files.adapter) == unbroken
 
 
+def test_training_killed_after_its_last_step_ends_with_the_same_adapter(
+    train_config: TrainConfig, train_files: TrainFiles, tiny_checkpoint: Path
+) -> None:
+    train(train_config, train_files, tiny_checkpoint, resume=False)
+    before = adapter_bytes(train_files.adapter)
+    shutil.rmtree(train_files.adapter)
+    facts = train(train_config, train_files, tiny_checkpoint, resume=True)
+    assert 0 < facts["resumed_from_step"] < facts["num_steps"] == train_config.num_steps
+    assert adapter_bytes(train_files.adapter) == before
+
+
 def test_a_half_written_checkpoint_is_not_resumed_from(tmp_path: Path) -> None:
-    for step, files in ((2, ["model", MARKER]), (10, ["model", MARKER]), (12, ["model"])):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        for name in files:
-            (folder / name).touch()
-    assert latest_complete(tmp_path) == tmp_path / "checkpoint-10"
+    write_checkpoint(tmp_path, 2)
+    write_checkpoint(tmp_path, 10)
+    write_checkpoint(tmp_path, 12, is_whole=False)
+    assert latest_resumable(tmp_path) == tmp_path / "checkpoint-10"
     assert not (tmp_path / "checkpoint-12").exists()
 
 
 def test_without_resume_old_checkpoints_are_discarded(
     train_config: TrainConfig, train_files: TrainFiles, tiny_checkpoint: Path
 ) -> None:
-    stale = train_files.checkpoints / "checkpoint-4"
-    stale.mkdir(parents=True)
-    (stale / MARKER).touch()
+    write_checkpoint(train_files.checkpoints, 4)
     facts = train(train_config, train_files, tiny_checkpoint, resume=False)
     assert facts["resumed_from_step"] == 0
 

@@ -4,21 +4,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from configs.errors import UserError
 from configs.schema import LoraConfig
-from train.merge import merge_adapter, merge_tensor, read_adapter
+from train.merge import LoraPair, merge_adapter, merge_tensor, read_adapter
 from train.quantized_base import build_lora
 
 
 @pytest.fixture
 def adapter(tiny_checkpoint: Path, tmp_path: Path) -> Path:
     """An adapter with updates of a size that training gives."""
-    from peft import get_peft_model
-
     model = AutoModelForCausalLM.from_pretrained(tiny_checkpoint, dtype=torch.float32)
     lora = build_lora(LoraConfig(rank=4, alpha=8), model)
     torch.manual_seed(1)
@@ -26,7 +24,7 @@ def adapter(tiny_checkpoint: Path, tmp_path: Path) -> Path:
     for name, parameter in peft_model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)
-    peft_model.save_pretrained(tmp_path / "adapter")
+    peft_model.save_pretrained(str(tmp_path / "adapter"))
     return tmp_path / "adapter"
 
 
@@ -115,7 +113,6 @@ def test_rank_stabilised_scale_divides_by_the_root_of_the_rank(adapter: Path) ->
 def test_the_cosine_tells_an_update_that_rounding_swallows() -> None:
     torch.manual_seed(0)
     weight = torch.randn(64, 64).mul(0.02).to(torch.bfloat16)
-    from train.merge import LoraPair
 
     def cosine(scale: float) -> float:
         pair = LoraPair(torch.randn(4, 64), torch.randn(64, 4))

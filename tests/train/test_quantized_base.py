@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bitsandbytes.nn import Linear4bit
+from bitsandbytes.nn import Linear4bit, Params4bit
 from transformers import Mistral3Config, Mistral3ForConditionalGeneration
 
 from train.quantized_base import check_quantized, load_base
@@ -18,6 +18,7 @@ def test_nf4_base_is_really_4_bit_with_double_quantization(tiny_checkpoint: Path
     assert len(linears) == 2 * 7
     for module in linears.values():
         assert isinstance(module, Linear4bit)
+        assert isinstance(module.weight, Params4bit)
         assert module.weight.quant_type == "nf4"
         assert module.weight.quant_state.nested
         assert module.weight.dtype == torch.uint8
@@ -52,7 +53,7 @@ def test_gradients_through_the_base_are_the_same_after_a_validation(tiny_checkpo
         embeddings = model.get_input_embeddings()(torch.arange(5, 25)[None]).detach()
         embeddings.requires_grad_(True)
         model(inputs_embeds=embeddings).logits.float().square().mean().backward()
-        assert embeddings.grad is not None
+        assert isinstance(embeddings.grad, torch.Tensor)
         return embeddings.grad
 
     before = gradient()
@@ -84,7 +85,8 @@ def test_vision_tower_and_projector_of_mistral3_stay_unquantized(tmp_path: Path)
             "patch_size": 14,
         },
     )
-    Mistral3ForConditionalGeneration(config).to(torch.bfloat16).save_pretrained(tmp_path)
+    tiny = Mistral3ForConditionalGeneration._from_config(config, dtype=torch.bfloat16)
+    tiny.save_pretrained(tmp_path)
     model = load_base(tmp_path, quantization="nf4")
     quantized = [name for name, m in model.named_modules() if isinstance(m, Linear4bit)]
     assert len(quantized) == 2 * 7

@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,14 @@ def trainer(
     )
 
 
+def compute_loss(
+    trainer: SupervisedTrainer, batch: dict[str, torch.Tensor], num_items: int | None = None
+) -> float:
+    assert trainer.model is not None
+    loss = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=num_items)
+    return float(loss)
+
+
 def first_batch(trainer: SupervisedTrainer) -> dict[str, torch.Tensor]:
     return dict(next(iter(trainer.get_train_dataloader())))
 
@@ -50,9 +59,24 @@ def projected_positions(model: torch.nn.Module) -> Iterator[list[int]]:
     handle.remove()
 
 
+def keep_gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Filled with each trained parameter's gradient as it stands when the optimizer takes it."""
+    gradients: dict[str, torch.Tensor] = {}
+
+    def keep(name: str, parameter: torch.nn.Parameter) -> None:
+        assert parameter.grad is not None
+        gradients[name] = parameter.grad.clone()
+
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(partial(keep, name))
+    return gradients
+
+
 def test_loss_is_the_cross_entropy_of_the_labelled_tokens(trainer: SupervisedTrainer) -> None:
     batch = first_batch(trainer)
-    loss = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=7)
+    loss = compute_loss(trainer, batch, 7)
+    assert trainer.model is not None
     logits = trainer.model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     expected = F.cross_entropy(
         logits[:, :-1].float().flatten(0, 1),
@@ -60,22 +84,23 @@ def test_loss_is_the_cross_entropy_of_the_labelled_tokens(trainer: SupervisedTra
         ignore_index=IGNORED,
         reduction="sum",
     )
-    assert loss.item() == pytest.approx(expected.item() / 7, rel=1e-5)
+    assert loss == pytest.approx(expected.item() / 7, rel=1e-5)
 
 
 def test_loss_is_that_of_trl(trainer: SupervisedTrainer) -> None:
     batch = first_batch(trainer)
-    ours = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=5)
+    ours = compute_loss(trainer, batch, 5)
     theirs = SFTTrainer.compute_loss(trainer, trainer.model, dict(batch), num_items_in_batch=5)
-    assert ours.item() == pytest.approx(theirs.item(), rel=1e-3)
+    assert ours == pytest.approx(theirs.item(), rel=1e-3)
 
 
 def test_no_position_without_a_label_is_projected_but_those_beside_one(
     trainer: SupervisedTrainer,
 ) -> None:
     batch = first_batch(trainer)
+    assert trainer.model is not None
     with projected_positions(trainer.model) as counts:
-        trainer.compute_loss(trainer.model, dict(batch))
+        compute_loss(trainer, batch)
     labelled_columns = (batch["labels"][:, 1:] != IGNORED).any(dim=0).sum().item()
     num_rows, num_columns = batch["labels"].shape
     assert counts == [num_rows * labelled_columns]
@@ -108,13 +133,7 @@ def test_one_batch_of_8_gives_the_gradient_of_8_batches_of_1(
             folder=train_files.checkpoints / str(micro_batch_rows),
             progress=TrainingProgress(Console(quiet=True)),
         )
-        gradients: dict[str, torch.Tensor] = {}
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                gradients[name] = torch.zeros_like(parameter)
-                parameter.register_post_accumulate_grad_hook(
-                    lambda p, name=name: gradients.__setitem__(name, p.grad.clone())  # type: ignore[misc]
-                )
+        gradients = keep_gradients(model)
         built.train()
         adapters.append(gradients)
     for name, gradient in adapters[0].items():

@@ -1,4 +1,4 @@
-"""Trains in a process of its own, so that a test can kill it: FOLDER CHECKPOINT CONFIG_JSON RESUME."""
+"""Trains in a process that a test can kill; arguments: FOLDER CHECKPOINT CONFIG_JSON RESUME."""
 
 import sys
 from pathlib import Path

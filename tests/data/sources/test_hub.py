@@ -11,7 +11,6 @@ from configs.errors import UserError
 from configs.load import load_config
 from configs.schema import HubDataSource
 from data.conversation import Reject
-from data.fingerprint import source_fingerprint
 from data.load_source import load_source
 
 pytestmark = pytest.mark.usefixtures("own_datasets_cache")
@@ -182,16 +181,6 @@ def test_files_without_rows_are_told(build_source: BuildSource, content: bytes) 
 def test_a_folder_without_data_is_told(tmp_path: Path) -> None:
     source = HubDataSource(kind="hub", id=str(tmp_path), prompt="q", answer="a", licence="x")
     assert "doesn't contain any data files" in load_error(source).what
-
-
-def test_the_fingerprint_tells_when_a_local_folder_has_changed(build_source: BuildSource) -> None:
-    rows = [{"q": "1", "a": "x"}]
-    before = source_fingerprint(build_source({"train": rows}))
-    assert source_fingerprint(build_source({"train": rows})) == before
-    assert source_fingerprint(build_source({"train": rows, "test": rows})) != before
-    (Path(build_source({}).id) / "test.jsonl").unlink()
-    assert source_fingerprint(build_source({"train": rows})) == before
-    assert source_fingerprint(build_source({"train": [{"q": "1", "a": "y"}]})) != before
 
 
 # The templates of the committed variants, on a row as their data sets have it.

@@ -9,7 +9,6 @@ import pytest
 from configs.errors import UserError
 from configs.schema import JsonlSource
 from data.conversation import Reject, SourceRows, question_and_answer
-from data.fingerprint import source_fingerprint
 from data.load_source import load_source
 from tests.data.sources.damaged_lines import DAMAGED_LINES
 
@@ -100,14 +99,7 @@ def test_each_damaged_line_is_a_reject_with_its_line_and_reason(tmp_path: Path) 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     source = JsonlSource(kind="jsonl", path=tmp_path / "none.jsonl")
-    for read in (load_source, source_fingerprint):
-        with pytest.raises(UserError) as caught:
-            read(source)
-        assert caught.value.what == "cannot read the data file: No such file or directory"
-        assert caught.value.where == str(source.path)
-
-
-def test_the_fingerprint_tells_when_the_file_has_changed(tmp_path: Path) -> None:
-    before = source_fingerprint(source_of(tmp_path, b"{}"))
-    assert source_fingerprint(source_of(tmp_path, b"{}")) == before
-    assert source_fingerprint(source_of(tmp_path, b"[]")) != before
+    with pytest.raises(UserError) as caught:
+        load_source(source)
+    assert caught.value.what == "cannot read the data file: No such file or directory"
+    assert caught.value.where == str(source.path)
