@@ -171,7 +171,7 @@ def _run_stages(
 
 def _prepare(directory: "RunDirectory", config: "RunConfig", console: "Console") -> "StageResult":
     from configs.run_directory import run_stage
-    from data.fingerprint import source_fingerprint
+    from data.fingerprint import model_fingerprint, source_fingerprint
 
     def work(resume: bool) -> dict[str, Any]:
         from data.prepare import prepare
@@ -183,8 +183,9 @@ def _prepare(directory: "RunDirectory", config: "RunConfig", console: "Console")
         "prepare",
         settings={
             "data": config.data.model_dump(mode="json"),
-            "source": source_fingerprint(config.data.source),
+            "source_files": source_fingerprint(config.data.source),
             "model": config.model.model_dump(mode="json"),
+            "model_files": model_fingerprint(config.model),
         },
         after=[],
         outputs=["data"],
@@ -195,6 +196,7 @@ def _prepare(directory: "RunDirectory", config: "RunConfig", console: "Console")
 
 def _train(directory: "RunDirectory", config: "RunConfig", console: "Console") -> "StageResult":
     from configs.run_directory import run_stage
+    from data.fingerprint import model_fingerprint
 
     def work(resume: bool) -> dict[str, Any]:
         from data.model_source import resolve_checkpoint
@@ -218,6 +220,7 @@ def _train(directory: "RunDirectory", config: "RunConfig", console: "Console") -
         settings={
             "train": config.train.model_dump(mode="json"),
             "model": config.model.model_dump(mode="json"),
+            "model_files": model_fingerprint(config.model),
         },
         after=["prepare"],
         outputs=["adapter"],
@@ -228,6 +231,7 @@ def _train(directory: "RunDirectory", config: "RunConfig", console: "Console") -
 
 def _merge(directory: "RunDirectory", config: "RunConfig", console: "Console") -> "StageResult":
     from configs.run_directory import run_stage
+    from data.fingerprint import model_fingerprint
 
     def work(resume: bool) -> dict[str, Any]:
         from data.model_source import resolve_checkpoint
@@ -243,6 +247,7 @@ def _merge(directory: "RunDirectory", config: "RunConfig", console: "Console") -
             "name": config.name,
             "merge": config.merge.model_dump(mode="json"),
             "model": config.model.model_dump(mode="json"),
+            "model_files": model_fingerprint(config.model),
             "baseline": config.evaluation.baseline.kind,
         },
         after=["train"],

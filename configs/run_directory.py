@@ -217,13 +217,13 @@ def run_stage(
     clock = time.monotonic()
     try:
         facts = work(same_inputs)
+        files = {name: file for output in outputs for name, file in _describe(run.path, output)}
     except BaseException as error:
         record["state"] = "failed"
         record["error"] = str(error) or type(error).__name__
         record["finished"] = _now()
         run.write_record(stage, record)
         raise
-    files = {name: file for output in outputs for name, file in _describe(run.path, output)}
     record["state"] = "done"
     record["outputs"] = files
     record["outputs_sha256"] = hash_json({name: f["sha256"] for name, f in files.items()})

@@ -1,6 +1,7 @@
 """Where downloaded and converted files are kept, and how a folder comes into being whole."""
 
 import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -47,6 +48,16 @@ def new_folder(final: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.errno in WRITE_ERRORS:
             raise disk_error(error, final) from error
         raise
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Let one process at a time make a cache `folder`; the others wait, then find it there."""
+    locks = cache_folder() / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with (locks / folder.name).open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def disk_error(error: OSError, path: Path) -> UserError:

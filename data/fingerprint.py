@@ -1,10 +1,10 @@
-"""Tells whether a source's rows may have changed; loads nothing heavy, so a skip stays quick."""
+"""Tells whether local rows or weights may have changed, with nothing heavy to load for it."""
 
 import hashlib
 from pathlib import Path
 
 from configs.errors import UserError
-from configs.schema import DataSource, HubDataSource, JsonlSource
+from configs.schema import DataSource, FolderModel, HubDataSource, JsonlSource, ModelConfig
 
 
 def source_fingerprint(source: DataSource) -> str:
@@ -23,6 +23,19 @@ def source_fingerprint(source: DataSource) -> str:
         told = [f"{file.relative_to(folder)}\0{_file_sha256(file)}\n" for file in files]
         return hashlib.sha256("".join(told).encode("utf-8", "surrogateescape")).hexdigest()
     return ""
+
+
+def model_fingerprint(model: ModelConfig) -> str:
+    """What changes when a local checkpoint's files may have changed: names, sizes, times.
+
+    Pinned packages and hub revisions are told by the configuration; weights are too large to hash
+    at every start.
+    """
+    if not isinstance(model.source, FolderModel):
+        return ""
+    stats = [(file.name, file.stat()) for file in sorted(model.source.path.glob("*"))]
+    told = [f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n" for name, stat in stats]
+    return hashlib.sha256("".join(told).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def unreadable(source: JsonlSource, error: OSError) -> UserError:

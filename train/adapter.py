@@ -22,6 +22,7 @@ from data.model_source import load_tokenizer
 from train.checkpoints import MarkComplete, latest_resumable, step_of
 from train.progress import TrainingProgress
 from train.quantized_base import build_lora, load_base, training_device
+from train.row_order import count_steps, order_rows
 from train.supervised_trainer import IGNORED, SupervisedTrainer
 
 OPTIMIZERS = {
@@ -136,10 +137,21 @@ def build_trainer(
 ) -> SupervisedTrainer:
     """The trainer, quiet but for `progress`, writing checkpoints to `folder`."""
     on_gpu = training_device().type == "cuda"
+    num_steps = count_steps(
+        len(train_rows),
+        batch_rows=config.batch_rows,
+        num_steps=config.num_steps,
+        num_epochs=config.num_epochs,
+    )
+    order = order_rows(
+        [len(ids) for ids in train_rows["input_ids"]],
+        num_steps=num_steps,
+        batch_rows=config.batch_rows,
+        seed=config.seed,
+    )
     arguments = SFTConfig(
         output_dir=str(folder),
-        max_steps=config.num_steps or -1,
-        num_train_epochs=config.num_epochs or 1,
+        max_steps=num_steps,
         per_device_train_batch_size=config.micro_batch_rows,
         per_device_eval_batch_size=config.micro_batch_rows,
         gradient_accumulation_steps=config.batch_rows // config.micro_batch_rows,
@@ -153,8 +165,8 @@ def build_trainer(
         # On the CPU the base is bf16 already, and autocast only adds casts.
         bf16=on_gpu,
         dataloader_pin_memory=on_gpu,
-        # Rows of like length stand together: less padding, the same rows.
-        train_sampling_strategy="group_by_length",
+        # The rows stand in their order already.
+        train_sampling_strategy="sequential",
         eval_strategy="steps",
         eval_steps=config.validate_every_steps,
         prediction_loss_only=True,
@@ -164,7 +176,6 @@ def build_trainer(
         logging_steps=1,
         include_num_input_tokens_seen="non_padding",
         seed=config.seed,
-        data_seed=config.seed,
         # The rows come rendered, masked and cut by the prepare stage.
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
@@ -174,7 +185,7 @@ def build_trainer(
     trainer = SupervisedTrainer(
         model=model,
         args=arguments,
-        train_dataset=train_rows,
+        train_dataset=train_rows.select(order),
         eval_dataset=validation_rows,
         processing_class=tokenizer,
         callbacks=[progress, MarkComplete()],

@@ -140,3 +140,24 @@ def test_the_cache_is_where_the_environment_says(
     assert cache_folder() == tmp_path / "own"
     monkeypatch.setenv("TUNERY_CACHE", os.path.relpath(tmp_path / "relative"))
     assert cache_folder() == tmp_path / "relative"
+
+
+def test_two_processes_that_make_one_folder_take_turns(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from data.cache import new_folder, only_one\n"
+        "final = Path(sys.argv[1])\n"
+        "with only_one(final):\n"
+        "    made = not final.exists()\n"
+        "    if made:\n"
+        "        with new_folder(final) as partial:\n"
+        "            time.sleep(0.5); (partial / 'whole').touch()\n"
+        "print(made, (final / 'whole').exists())\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "made")]
+    environment = os.environ | {"TUNERY_CACHE": str(tmp_path / "cache")}
+    racers = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    told = sorted(racer.communicate()[0].strip() for racer in racers)
+    assert told == ["False True", "True True"]

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -5,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from configs.errors import UserError
-from configs.schema import HubDataSource, Icd10Source, JsonlSource
-from data.fingerprint import source_fingerprint
+from configs.schema import FolderModel, HubDataSource, Icd10Source, JsonlSource, ModelConfig
+from data.fingerprint import model_fingerprint, source_fingerprint
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,3 +62,14 @@ def test_it_loads_no_heavy_library() -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert result.stdout == "[]\n"
+
+
+def test_a_local_checkpoint_is_told_by_its_files(tmp_path: Path) -> None:
+    source = FolderModel(kind="folder", path=tmp_path)
+    model = ModelConfig(name="m", licence="MIT", source=source)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"one")
+    before = model_fingerprint(model)
+    assert model_fingerprint(model) == before
+    os.utime(weights, ns=(1, 1))
+    assert model_fingerprint(model) != before

@@ -1,5 +1,6 @@
 """Asking an engine directly."""
 
+import asyncio
 from pathlib import Path
 
 from data.conversation import Message
@@ -24,3 +25,12 @@ async def answer(engine: Engine, request: Completion) -> tuple[str, Finish]:
         else:
             return "".join(texts), event
     raise AssertionError("the answer has no end")
+
+
+def answers(engine: Engine, *requests: Completion) -> list[tuple[str, Finish]]:
+    """Ask one after the other; an engine is for one event loop, so once per engine."""
+
+    async def ask_all() -> list[tuple[str, Finish]]:
+        return [await answer(engine, request) for request in requests]
+
+    return asyncio.run(ask_all())

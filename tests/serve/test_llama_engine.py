@@ -2,83 +2,80 @@ import asyncio
 import random
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from data.conversation import Message
-from serve.engine import Completion, ContextExceeded, EngineError, Finish, RequestRefused, TextDelta
-from serve.llama_engine import LlamaCppEngine, default_num_threads
-from tests.serve.answers import answer, load_engine, user
+from serve.engine import Completion, ContextExceeded, Finish, RequestRefused, TextDelta
+from serve.llama_engine import default_num_threads
+from tests.serve.answers import answer, answers, load_engine, user
 
 WORDS = ["the", "river", "and", "stone", "are", "at", "market", "user", "system"]
 
 
 def conversations(num: int) -> list[tuple[Message, ...]]:
-    """Prompts of which half share their first turns, a quarter share others, a quarter none."""
+    """Prompts that share their first turns or parts of them, and how the last one begins."""
     source = random.Random(0)
 
     def text(num_words: int) -> str:
         return " ".join(source.choice(WORDS) for _ in range(num_words))
 
-    examples: list[Message] = [
-        {"role": "system", "content": text(60)},
-        user(text(9)),
-        {"role": "assistant", "content": text(5)},
+    instructions, opening = text(60), text(90)
+    examples = [user(text(9)), Message(role="assistant", content=text(5))]
+    shared: list[list[Message]] = [
+        [{"role": "system", "content": instructions}, *examples],
+        [{"role": "system", "content": instructions}],
+        [{"role": "system", "content": instructions[:100]}],
+        [],
     ]
-    system: list[Message] = [{"role": "system", "content": text(30)}]
-    shared = [examples, examples, system, []]
-    return [(*shared[index % 4], user(text(source.randint(2, 30)))) for index in range(num)]
-
-
-def answers_in_order(
-    engine: LlamaCppEngine, prompts: list[tuple[Message, ...]], order: list[int]
-) -> dict[int, tuple[str, Finish]]:
-    async def ask_all() -> dict[int, tuple[str, Finish]]:
-        return {
-            index: await answer(
-                engine, Completion(messages=prompts[index], max_tokens=40, temperature=0)
-            )
-            for index in order
-        }
-
-    return asyncio.run(ask_all())
+    return [
+        (*shared[index // 2 % 4], user(f"{opening} {text(source.randint(2, 30))}"))
+        for index in range(num)
+    ]
 
 
 def test_greedy_answers_depend_on_nothing_that_was_asked_before(tiny_gguf: Path) -> None:
-    prompts = conversations(24)
-    order = list(range(len(prompts)))
+    requests = [
+        Completion(messages=messages, max_tokens=50, temperature=0)
+        for messages in conversations(32)
+    ]
+    order = list(range(len(requests)))
+    shuffled = order.copy()
+    random.Random(0).shuffle(shuffled)
     first = load_engine(tiny_gguf)
-    expected = answers_in_order(first, prompts, order)
-    assert len({text for text, _ in expected.values()}) > 12, "the prompts must matter"
-    for seed in range(3):
-        random.Random(seed).shuffle(order)
-        assert answers_in_order(first, prompts, order) == expected
+    given = answers(first, *(requests[index] for index in [*order, *reversed(order), *shuffled]))
     first.close()
+    expected = given[:32]
+    assert len({text for text, _ in expected}) > 16, "the prompts must matter"
+    assert given[32:64] == expected[::-1]
+    assert given[64:] == [expected[index] for index in shuffled]
     second = load_engine(tiny_gguf)  # a restart in the middle, with other requests behind it
-    half = order[12:]
-    assert answers_in_order(second, prompts, half) == {index: expected[index] for index in half}
+    assert answers(second, *requests[17:]) == expected[17:]
     second.close()
 
 
 def test_a_cancelled_prompt_leaves_no_trace_in_later_answers(tiny_gguf: Path) -> None:
     engine = load_engine(tiny_gguf, context_length=4096)
     shared = (user("stone " * 1500), Message(role="assistant", content="river"))
-    request = Completion(messages=(*shared, user("market")), max_tokens=40, temperature=0)
+    requests = [
+        Completion(messages=(*shared, user(word)), max_tokens=60, temperature=0) for word in WORDS
+    ]
 
-    async def ask_cancel_ask() -> tuple[str, str]:
+    async def ask_cancel_ask() -> tuple[list[str], list[str]]:
         started = time.perf_counter()
-        expected, _ = await answer(engine, request)
+        expected = [(await answer(engine, requests[0]))[0]]
         duration = time.perf_counter() - started
+        expected += [(await answer(engine, request))[0] for request in requests[1:]]
         await answer(engine, Completion(messages=(user("another"),), max_tokens=1))
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(answer(engine, request), duration / 3)
-        again, _ = await answer(engine, request)
-        return expected, again
+            await asyncio.wait_for(answer(engine, requests[0]), duration / 3)
+        return expected, [(await answer(engine, request))[0] for request in requests]
 
     expected, again = asyncio.run(ask_cancel_ask())
-    assert again == expected
     engine.close()
+    assert again == expected
 
 
 def test_a_seed_draws_the_same_answer_again_and_others_differ(tiny_gguf: Path) -> None:
@@ -100,64 +97,61 @@ def test_a_seed_draws_the_same_answer_again_and_others_differ(tiny_gguf: Path) -
 
 def test_counts_are_the_engines_own(tiny_gguf: Path) -> None:
     engine = load_engine(tiny_gguf)
-
-    async def count(text: str, max_tokens: int) -> Finish:
-        request = Completion(messages=(user(text),), max_tokens=max_tokens, temperature=0)
-        return (await answer(engine, request))[1]
-
-    short = asyncio.run(count("a", 3))
-    longer = asyncio.run(count("a" * 11, 7))
-    # ChatML around one byte: <|im_start|> user \n a <|im_end|> \n <|im_start|> assistant \n
-    assert short == Finish(reason="length", prompt_tokens=9, completion_tokens=3)
-    assert longer == Finish(reason="length", prompt_tokens=19, completion_tokens=7)
+    (_, short), (_, longer) = answers(
+        engine,
+        Completion(messages=(user("a"),), max_tokens=3, temperature=0),
+        Completion(messages=(user("a" * 11),), max_tokens=7, temperature=0),
+    )
     engine.close()
+    # Ten tokens of ChatML and one for each byte of the text.
+    assert short == Finish(reason="length", prompt_tokens=11, completion_tokens=3)
+    assert longer == Finish(reason="length", prompt_tokens=21, completion_tokens=7)
 
 
 def test_an_answer_may_fill_the_context_and_ends_there(tiny_gguf: Path) -> None:
     engine = load_engine(tiny_gguf, context_length=256)
-    request = Completion(messages=(user("river"),), temperature=0)
-    for max_tokens in (None, 10**12):
-        _, finish = asyncio.run(
-            answer(
-                engine, Completion(messages=request.messages, max_tokens=max_tokens, temperature=0)
-            )
-        )
+    given = answers(
+        engine,
+        Completion(messages=(user("river"),), temperature=0),
+        Completion(messages=(user("river"),), temperature=0, max_tokens=10**12),
+    )
+    engine.close()
+    for _, finish in given:
         assert finish.reason == "length"
         assert finish.prompt_tokens + finish.completion_tokens == 256
-    engine.close()
 
 
 def test_a_prompt_that_fills_the_context_is_refused_with_both_counts(tiny_gguf: Path) -> None:
     engine = load_engine(tiny_gguf, context_length=256)
-
-    async def ask(num_bytes: int) -> Finish:
-        request = Completion(messages=(user("a" * num_bytes),), max_tokens=5, temperature=0)
-        return (await answer(engine, request))[1]
-
-    assert asyncio.run(ask(247)).prompt_tokens == 255
+    fits = Completion(messages=(user("a" * 245),), max_tokens=5, temperature=0)
+    fills = Completion(messages=(user("a" * 246),), max_tokens=5, temperature=0)
     with pytest.raises(ContextExceeded) as error:
-        asyncio.run(ask(248))
+        answers(engine, fits, fills)
+    engine.close()
     assert (error.value.prompt_tokens, error.value.context_length) == (256, 256)
     assert "256 tokens" in str(error.value)
-    engine.close()
 
 
 def test_a_stop_string_cuts_the_same_answer_short(tiny_gguf: Path) -> None:
-    engine = load_engine(tiny_gguf)
-    whole, _ = asyncio.run(
-        answer(engine, Completion(messages=(user("river"),), max_tokens=60, temperature=0))
-    )
+    request = Completion(messages=(user("river"),), max_tokens=60, temperature=0)
+    first, second = load_engine(tiny_gguf), load_engine(tiny_gguf)
+    [(whole, _)] = answers(first, request)
     stop = whole[20:23]
-    cut, finish = asyncio.run(
-        answer(
-            engine,
-            Completion(messages=(user("river"),), max_tokens=60, temperature=0, stop=(stop,)),
-        )
-    )
+    [(cut, finish)] = answers(second, replace(request, stop=(stop,)))
+    first.close()
+    second.close()
     assert cut == whole[: whole.index(stop)]
     assert finish.reason == "stop"
     assert finish.completion_tokens < 60
-    engine.close()
+
+
+def test_an_end_that_only_looks_like_a_stop_string_is_kept(tiny_gguf: Path) -> None:
+    request = Completion(messages=(user("river"),), max_tokens=20, temperature=0)
+    first, second = load_engine(tiny_gguf), load_engine(tiny_gguf)
+    [whole] = answers(first, request)
+    assert answers(second, replace(request, stop=(whole[0][-1] + "…",))) == [whole]
+    first.close()
+    second.close()
 
 
 def test_the_templates_own_refusal_names_the_messages(tiny_gguf: Path) -> None:
@@ -238,7 +232,3 @@ def test_close_ends_a_running_answer_and_all_threads(tiny_gguf: Path) -> None:
 
 def test_threads_leave_a_core_to_others() -> None:
     assert default_num_threads() >= 1
-
-
-def test_engine_errors_are_not_refusals() -> None:
-    assert not issubclass(EngineError, RequestRefused)
