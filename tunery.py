@@ -44,7 +44,10 @@ def run(target: TargetArgument, runs: RunsOption = RUNS) -> None:
 
     console = _console()
     directory, config = _open_or_create(target, runs)
-    console.print(f"[bold]{config.name}[/]  {config.description}")
+    if config.evaluation.baseline.kind == "hosted":
+        # Better now than after hours of training.
+        _read_key(config.evaluation.baseline.api_key_env)
+    console.print(f"[bold]{config.name}[/]  {config.description}", soft_wrap=True)
     _run_stages(directory, config, STAGES, console)
     print_comparison(directory.path / "evals" / "comparison.json", console)
     _print_next_steps(directory, config, console)

@@ -5,6 +5,7 @@ Both `/v1` (OpenAI's clients) and `/api/ai` (the hosted interface's) answer the 
 
 import asyncio
 import json
+import logging
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
@@ -30,6 +31,8 @@ from serve.engine import (
 from serve.errors import ApiError, invalid_request
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 CLIENT_GONE = 499
 """Status of an answer that nobody waits for any more; only logs ever show it."""
@@ -194,6 +197,7 @@ def _engine_fault(error: Exception) -> ApiError:
     if isinstance(error, RequestRefused):
         code = "context_length_exceeded" if isinstance(error, ContextExceeded) else None
         return ApiError(400, "invalid_params", str(error), param=error.field, code=code)
+    logger.error("the engine failed: %s", error)
     return ApiError(500, "unknown_error", f"the engine failed: {error}")
 
 

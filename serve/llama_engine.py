@@ -39,7 +39,11 @@ def default_num_threads() -> int:
     llama.cpp's threads spin while they wait for each other: with one per core, a single other busy
     process brings generation to a halt.
     """
-    return max(1, len(os.sched_getaffinity(0)) - 1)
+    if hasattr(os, "sched_getaffinity"):
+        num_cores = len(os.sched_getaffinity(0))
+    else:
+        num_cores = os.cpu_count() or 1
+    return max(1, num_cores - 1)
 
 
 class LlamaCppEngine:
@@ -81,7 +85,7 @@ class LlamaCppEngine:
         run = _Run(loop)
         self._running.add(run)
         work = loop.run_in_executor(self._workers, self._answer, request, run)
-        work.add_done_callback(lambda _: self._release(run))
+        work.add_done_callback(lambda done: self._release(run, done))
         try:
             while True:
                 event = await run.events.get()
@@ -100,9 +104,11 @@ class LlamaCppEngine:
         self._workers.shutdown(wait=True, cancel_futures=True)
         self._server = None
 
-    def _release(self, run: "_Run") -> None:
+    def _release(self, run: "_Run", done: asyncio.Future[None]) -> None:
         self._running.discard(run)
         self._slots.release()
+        if not done.cancelled() and (error := done.exception()):
+            run.events.put_nowait(EngineError(repr(error)))
 
     def _answer(self, request: Completion, run: "_Run") -> None:
         """Runs in a slot's thread: put the request's events, or what went wrong, into `run`."""
@@ -240,6 +246,7 @@ def _body(request: Completion, *, cached: bool, context_length: int) -> dict[str
         "top_p": request.top_p,
         "top_k": 0,
         "min_p": 0.0,
+        # Both count over the last 64 tokens, those of the prompt included: llama.cpp's way.
         "frequency_penalty": request.frequency_penalty,
         "presence_penalty": request.presence_penalty,
     }

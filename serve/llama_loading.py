@@ -11,11 +11,11 @@ import xllamacpp
 
 from configs.errors import UserError
 
-PROMPT_BATCH_TOKENS = 128
+PROMPT_BATCH_TOKENS = 64
 """Prompt tokens evaluated between two looks at whether the client is still there.
 
-Measured with SmolLM2-135M on one core: as fast as 512, and a cancelled prompt ends four times
-sooner.
+Measured with SmolLM2-135M on one busy core: 268 tokens/s against 277 with llama.cpp's own 512, and
+a prompt whose client has gone ends within 0.4 s instead of 3 s.
 """
 
 HEADER_BYTES = 64 * 2**20

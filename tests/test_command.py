@@ -124,13 +124,15 @@ def test_rows_cut_so_that_nothing_is_supervised(config_file: Path, tmp_path: Pat
     assert_told(result, "60 × cut to 16 tokens, no assistant turn is left")
 
 
-def test_missing_key_of_the_hosted_service(tmp_path: Path, config_file: Path) -> None:
-    # Reached only after the stages before; the message itself is what matters here.
-    from configs.errors import UserError
-    from tunery import _read_key
-
-    with pytest.raises(UserError, match="TUNERY_TEST_KEY is not set"):
-        _read_key("TUNERY_TEST_KEY")
+def test_missing_key_of_the_hosted_service_is_told_before_any_work(
+    config_file: Path, tmp_path: Path
+) -> None:
+    hosted = "{kind: hosted, base_url: 'https://example.org', model: m, api_key_env: NO_SUCH_KEY}"
+    text = config_file.read_text().replace("{task: test}", f"{{task: test, baseline: {hosted}}}")
+    config_file.write_text(text)
+    result = tunery("run", str(config_file), "--runs", str(tmp_path / "runs"))
+    assert_told(result, "NO_SUCH_KEY is not set", "export NO_SUCH_KEY")
+    assert not (tmp_path / "runs" / "tiny" / "data").exists()
 
 
 def test_prepare_then_train_then_skip(config_file: Path, tmp_path: Path) -> None:

@@ -374,12 +374,15 @@ def ask_breaking_engine(engine: BreakingEngine, *, stream: bool) -> httpx.Respon
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_engine_that_fails_is_a_500_with_its_reason(stream: bool) -> None:
+def test_an_engine_that_fails_is_a_500_with_its_reason(
+    stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     engine = BreakingEngine(words=0, error=EngineError("out of memory"))
     response = ask_breaking_engine(engine, stream=stream)
     assert response.status_code == 500
     assert response.json()["error"]["message"] == "the engine failed: out of memory"
     assert response.json()["status_message"] == "unknown_error"
+    assert "out of memory" in caplog.text
 
 
 def test_an_engine_that_fails_within_a_stream_ends_it_with_the_error() -> None:

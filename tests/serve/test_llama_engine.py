@@ -4,11 +4,19 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from data.conversation import Message
-from serve.engine import Completion, ContextExceeded, Finish, RequestRefused, TextDelta
+from serve.engine import (
+    Completion,
+    ContextExceeded,
+    EngineError,
+    Finish,
+    RequestRefused,
+    TextDelta,
+)
 from serve.llama_engine import default_num_threads
 from tests.serve.answers import answer, answers, load_engine, user
 
@@ -164,6 +172,34 @@ def test_the_templates_own_refusal_names_the_messages(tiny_gguf: Path) -> None:
     engine.close()
 
 
+def test_a_fault_in_the_slots_thread_is_an_error_and_not_a_wait(
+    tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = load_engine(tiny_gguf)
+    monkeypatch.delattr("serve.llama_engine.StopStrings")
+    with pytest.raises(EngineError, match="StopStrings"):
+        answers(engine, Completion(messages=(user("river"),), max_tokens=1))
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    "edge",
+    [
+        {"temperature": 1e-30},
+        {"temperature": 2.0, "top_p": 0.0},
+        {"temperature": 1.0, "top_p": 1e-9},
+        {"temperature": 0.0, "frequency_penalty": 2.0, "presence_penalty": -2.0},
+        {"temperature": 0.0, "seed": -(2**70)},
+    ],
+)
+def test_the_edges_of_the_ranges_are_answered(tiny_gguf: Path, edge: dict[str, Any]) -> None:
+    engine = load_engine(tiny_gguf)
+    [(text, finish)] = answers(engine, Completion(messages=(user("river"),), max_tokens=9, **edge))
+    engine.close()
+    assert text
+    assert finish.completion_tokens <= 9
+
+
 def test_leaving_an_answer_frees_its_slot(tiny_gguf: Path) -> None:
     engine = load_engine(tiny_gguf, context_length=8192)
 
@@ -230,5 +266,9 @@ def test_close_ends_a_running_answer_and_all_threads(tiny_gguf: Path) -> None:
     assert set(threading.enumerate()) == before
 
 
-def test_threads_leave_a_core_to_others() -> None:
-    assert default_num_threads() >= 1
+@pytest.mark.parametrize(("cores", "threads"), [({0}, 1), ({0, 1}, 1), ({2, 3, 5, 7}, 3)])
+def test_threads_leave_a_core_to_others(
+    cores: set[int], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: cores)
+    assert default_num_threads() == threads
