@@ -427,8 +427,10 @@ def _print_next_steps(directory: "RunDirectory", config: "RunConfig", console: "
 
 def main() -> None:
     """Run the command; what a user can mend ends as a message, never as a traceback."""
-    # Two-thread torch can stall for minutes beside another busy process unless idle threads sleep.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        # How long torch's threads spin before they sleep: short of the default, with which they
+        # stall for minutes beside another busy process (docs/training.md).
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     # bitsandbytes warns on import, on every CPU, that an optional kernel package is absent.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     from configs.errors import UserError

@@ -101,4 +101,8 @@ def test_a_killed_parent_leaves_no_server_behind(serve_command: list[str], tmp_p
     assert is_running(server_pid)
     os.kill(parent.pid, signal.SIGKILL)
     parent.communicate()
-    wait_until_gone(server_pid, 3)
+    try:
+        wait_until_gone(server_pid, 3)
+    finally:
+        if is_running(server_pid):
+            os.kill(server_pid, signal.SIGKILL)
