@@ -25,6 +25,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 bench: $(READY)
+	$(BIN)/python -m benchmarks.demo $(DEMO)
 	$(BIN)/python -m benchmarks.train_cpu
 	$(BIN)/python -m benchmarks.serve
 

@@ -3,7 +3,6 @@
 Each stage's module is imported when it is asked for, so that `tunery --help` loads none of them.
 """
 
-import errno
 import logging
 import os
 import sys
@@ -45,8 +44,10 @@ def run(target: TargetArgument, runs: RunsOption = RUNS) -> None:
     console = _console()
     directory, config = _open_or_create(target, runs)
     if config.evaluation.baseline.kind == "hosted":
+        from configs.secrets import read_key
+
         # Better now than after hours of training.
-        _read_key(config.evaluation.baseline.api_key_env)
+        read_key(config.evaluation.baseline.api_key_env)
     console.print(f"[bold]{config.name}[/]  {config.description}", soft_wrap=True)
     _run_stages(directory, config, STAGES, console)
     print_comparison(directory.path / "evals" / "comparison.json", console)
@@ -163,13 +164,15 @@ def _run_stages(
     stages: "Sequence[StageName]",
     console: "Console",
 ) -> None:
+    from configs.status import summarize_facts
+
     works = {"prepare": _prepare, "train": _train, "merge": _merge, "evaluate": _evaluate}
     with directory.lock():
         for number, stage in enumerate(stages, start=1):
             console.print(f"[dim]{number}/{len(stages)}[/] {stage}")
             result = works[stage](directory, config, console)
             state = "unchanged, skipped" if result.skipped else f"done in {result.seconds:.0f} s"
-            console.print(f"    [green]{state}[/]  [dim]{_summary(stage, result.facts)}[/]")
+            console.print(f"    [green]{state}[/]  [dim]{summarize_facts(stage, result.facts)}[/]")
 
 
 def _prepare(directory: "RunDirectory", config: "RunConfig", console: "Console") -> "StageResult":
@@ -288,6 +291,7 @@ def _compare_served(
     from contextlib import ExitStack
 
     from configs.schema import HostedBaseline
+    from configs.secrets import read_key
     from evals.compare import evaluate as compare
     from evals.progress import asking_bar
     from evals.targets import Target
@@ -312,7 +316,7 @@ def _compare_served(
                 name=baseline_config.model,
                 base_url=baseline_config.base_url,
                 model=baseline_config.model,
-                api_key=_read_key(baseline_config.api_key_env),
+                api_key=read_key(baseline_config.api_key_env),
             )
         else:
             baseline = serve_target(base_gguf(directory.path, config), config.model.name)
@@ -377,39 +381,6 @@ def _how_to_call(url: str, name: str) -> str:
     )
 
 
-def _read_key(variable: str) -> str:
-    from configs.errors import UserError
-
-    key = os.environ.get(variable)
-    if not key:
-        raise UserError(
-            f"the environment variable {variable} is not set",
-            where="evaluation.baseline.api_key_env",
-            remedy=f"export {variable}=… with a key of the hosted service",
-        )
-    return key
-
-
-def _summary(stage: str, facts: dict[str, Any]) -> str:
-    match stage:
-        case "prepare":
-            rows = ", ".join(f"{count:,} {side}" for side, count in facts["num_rows"].items())
-            return f"{rows} rows of {facts['num_read']:,} read"
-        case "train":
-            return (
-                f"loss {facts['first_loss']:.2f} -> {facts['last_loss']:.2f}, "
-                f"validation {facts['validation_loss']:.2f}, "
-                f"{facts['tokens_per_second']:.0f} tokens/s"
-            )
-        case "merge":
-            return (
-                f"{facts['num_merged_tensors']} tensors, "
-                f"update kept to a cosine of at least {facts['worst_update_cosine']:.3f}"
-            )
-        case _:
-            return f"{facts['num_samples']} questions: {facts['verdict']}"
-
-
 def _print_next_steps(directory: "RunDirectory", config: "RunConfig", console: "Console") -> None:
     command = os.path.relpath(sys.argv[0]) if os.sep in sys.argv[0] else sys.argv[0]
     # A path names a run wherever it stands; the name alone is looked for in `runs/`.
@@ -433,7 +404,7 @@ def main() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     # bitsandbytes warns on import, on every CPU, that an optional kernel package is absent.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    from configs.errors import UserError
+    from configs.errors import UserError, is_disk_full
 
     try:
         app()
@@ -442,7 +413,7 @@ def main() -> None:
     except KeyboardInterrupt:
         _fail("interrupted; the same command goes on where this one stopped", status=130)
     except Exception as error:
-        if not _is_disk_full(error):
+        if not is_disk_full(error):
             raise
         _fail(
             f"the disk is full: {error}\n  to do: free some space and run the same command again; "
@@ -456,17 +427,6 @@ def _fail(message: str, *, status: int = 1) -> None:
     Console(stderr=True, highlight=False).print("[bold red]error[/]", end=" ")
     print(message, file=sys.stderr)  # noqa: T201 - as it is, without markup
     sys.exit(status)
-
-
-def _is_disk_full(error: BaseException | None) -> bool:
-    """Whether a failed write is behind `error`; safetensors and torch tell it in words alone."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return True
-        if any(sign in str(error) for sign in ("No space left", "os error 28", "os error 27")):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The one exception that the command turns into a message without a traceback."""
 
+import errno
 from pathlib import Path
 
 
@@ -25,3 +26,14 @@ class UserError(Exception):
         if self.remedy:
             parts.append(f"  to do: {self.remedy}")
         return "\n".join(parts)
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether a failed write is behind `error`; safetensors and torch tell it in words alone."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return True
+        if any(sign in str(error) for sign in ("No space left", "os error 28", "os error 27")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

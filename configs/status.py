@@ -1,11 +1,12 @@
-"""What `tunery status` shows: each run and how far it has come."""
+"""What the command tells of runs: how far each has come, and what a stage has done."""
 
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
 from configs.errors import UserError
-from configs.run_directory import STAGES, RunDirectory, StageRecord
+from configs.run_directory import STAGES, RunDirectory, StageName, StageRecord
 
 STYLES = {"done": "green", "running": "yellow", "interrupted": "yellow", "failed": "red"}
 
@@ -48,3 +49,24 @@ def build_status_table(runs_folder: Path) -> Table:
         verdict = manifest.get("evaluate", {}).get("facts", {}).get("verdict", "-")
         table.add_row(run.path.name, *cells, str(verdict))
     return table
+
+
+def summarize_facts(stage: StageName, facts: dict[str, Any]) -> str:
+    """What a finished stage says of itself, in one line."""
+    match stage:
+        case "prepare":
+            rows = ", ".join(f"{count:,} {side}" for side, count in facts["num_rows"].items())
+            return f"{rows} rows of {facts['num_read']:,} read"
+        case "train":
+            return (
+                f"loss {facts['first_loss']:.2f} -> {facts['last_loss']:.2f}, "
+                f"validation {facts['validation_loss']:.2f}, "
+                f"{facts['tokens_per_second']:.0f} tokens/s"
+            )
+        case "merge":
+            return (
+                f"{facts['num_merged_tensors']} tensors, "
+                f"update kept to a cosine of at least {facts['worst_update_cosine']:.3f}"
+            )
+        case _:
+            return f"{facts['num_samples']} questions: {facts['verdict']}"
