@@ -20,6 +20,7 @@ from configs.schema import TrainConfig
 from data.cache import new_folder
 from data.model_source import load_tokenizer
 from train.checkpoints import MarkComplete, latest_resumable, step_of
+from train.host_memory import limit_heap_growth
 from train.progress import TrainingProgress
 from train.quantized_base import build_lora, load_base, training_device
 from train.row_order import count_steps, order_rows
@@ -52,6 +53,7 @@ def train_adapter(
     """
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
+    limit_heap_growth()
     # 1. Rows, as the model will see them.
     train_rows = load_rows(files.train_rows)
     validation_rows = load_rows(files.validation_rows, limit=config.max_validation_rows)
