@@ -290,12 +290,12 @@ def _compare_served(
     import shutil
     from contextlib import ExitStack
 
+    from configs.artefact_paths import base_gguf, variant_gguf
     from configs.schema import HostedBaseline
     from configs.secrets import read_key
     from evals.compare import evaluate as compare
     from evals.progress import asking_bar
     from evals.targets import Target
-    from train.artefacts import base_gguf, variant_gguf
 
     folder = directory.path / "evals"
     if not resume:
@@ -341,8 +341,8 @@ def _compare_served(
 
 def _artefact(directory: "RunDirectory", config: "RunConfig", *, base: bool) -> tuple[Path, str]:
     """The file to serve and the name it answers under."""
+    from configs.artefact_paths import base_gguf, variant_gguf
     from configs.errors import UserError
-    from train.artefacts import base_gguf, variant_gguf
 
     directory.finished("merge")
     if not base:

@@ -3,20 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from configs.artefact_paths import base_gguf, variant_gguf
 from configs.schema import BaseBaseline, RunConfig
 from data.cache import new_folder
 from train.gguf import convert_to_gguf
 from train.merge import merge_adapter
-
-
-def variant_gguf(run: Path, config: RunConfig) -> Path:
-    """The artefact that answers under the variant's name."""
-    return run / "artefacts" / f"{config.name}.{config.merge.gguf}.gguf"
-
-
-def base_gguf(run: Path, config: RunConfig) -> Path:
-    """The untuned base in the same number format: what the variant is compared with."""
-    return run / "artefacts" / f"base.{config.merge.gguf}.gguf"
 
 
 def make_artefacts(config: RunConfig, run: Path, *, checkpoint: Path) -> dict[str, Any]:
