@@ -1,6 +1,7 @@
 """The one exception that the command turns into a message without a traceback."""
 
 import errno
+from functools import partial
 from pathlib import Path
 
 
@@ -18,6 +19,10 @@ class UserError(Exception):
         self.where = None if where is None else str(where)
         self.remedy = remedy
         super().__init__(what, where, remedy)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Worker processes send it back by pickle, which would give all three by position.
+        return partial(UserError, where=self.where, remedy=self.remedy), (self.what,)
 
     def __str__(self) -> str:
         parts = [self.what]

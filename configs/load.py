@@ -1,21 +1,24 @@
 """From a sparse YAML file to a complete, checked configuration, or one clear error."""
 
 import difflib
+import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from configs.errors import UserError
 from configs.schema import RunConfig
 
 Location = tuple[int | str, ...]
+VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
 def load_config(path: Path) -> RunConfig:
@@ -54,7 +57,7 @@ def _read_with_parents(
     tree = _read_mapping(path)
     lines = {location: f"{path}:{line}" for location, line in _positions(tree, ())}
     parent_name = tree.pop("extends", None)
-    own = _resolve_local_paths(_plain_mapping(tree), path.parent)
+    own = _resolve_local_paths(_plain_mapping(tree), path.parent, lines, ())
     if parent_name is None:
         return own, lines
     parent_file = path.parent / str(parent_name)
@@ -115,6 +118,10 @@ def _positions(node: object, at: Location) -> Iterator[tuple[Location, int]]:
             if key in (node.lc.data or {}):
                 yield (*at, key), node.lc.key(key)[0] + 1
             yield from _positions(value, (*at, key))
+    elif isinstance(node, CommentedSeq):
+        for number, value in enumerate(node):
+            yield (*at, number), node.lc.item(number)[0] + 1
+            yield from _positions(value, (*at, number))
 
 
 def _plain_mapping(node: Mapping[Any, object]) -> dict[str, Any]:
@@ -133,17 +140,50 @@ def _plain(node: object) -> object:
     return node
 
 
-def _resolve_local_paths(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Each `path` as seen from the folder of the file that names it; all of them are local ones."""
-    resolved: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            resolved[key] = _resolve_local_paths(value, folder)
-        elif key == "path" and isinstance(value, str):
-            resolved[key] = str((folder / Path(value).expanduser()).resolve())
-        else:
-            resolved[key] = value
-    return resolved
+def _resolve_local_paths(
+    tree: dict[str, Any], folder: Path, lines: dict[Location, str], at: Location
+) -> dict[str, Any]:
+    """Each `path`, `..._path` and local `id` as seen from the folder of the file that names it."""
+    return {
+        key: _resolve_local_path(value, folder, lines, (*at, key))
+        if key == "path" or key.endswith("_path") or (key == "id" and _is_local(value))
+        else _resolve_inside(value, folder, lines, (*at, key))
+        for key, value in tree.items()
+    }
+
+
+def _is_local(id: object) -> bool:
+    """Whether an id is that of a local folder, and not of a repository on the hub."""
+    return isinstance(id, str) and id.startswith(("./", "../", "~"))
+
+
+def _resolve_inside(
+    value: object, folder: Path, lines: dict[Location, str], at: Location
+) -> object:
+    if isinstance(value, dict):
+        return _resolve_local_paths(value, folder, lines, at)
+    if isinstance(value, list):
+        return [_resolve_inside(item, folder, lines, (*at, n)) for n, item in enumerate(value)]
+    return value
+
+
+def _resolve_local_path(
+    value: object, folder: Path, lines: dict[Location, str], at: Location
+) -> object:
+    """One path, or a list of them, absolute and with its environment variables filled in."""
+    if isinstance(value, list):
+        return [_resolve_local_path(item, folder, lines, at) for item in value]
+    if not isinstance(value, str):
+        return value
+    expanded = os.path.expandvars(value)
+    unset = VARIABLE.search(expanded)
+    if unset:
+        raise UserError(
+            f"the environment variable {unset[1] or unset[2]} is not set",
+            where=f"{lines.get(at, folder)}: {value}",
+            remedy=f"export {unset[1] or unset[2]}=... before this command",
+        )
+    return str((folder / Path(expanded).expanduser()).resolve())
 
 
 def _merge(parent: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
@@ -195,46 +235,48 @@ def _explain(
 def _follow(loc: Location, tree: dict[str, Any]) -> tuple[type[BaseModel] | None, Location]:
     """The section that holds the last key of a pydantic location, and the key's path in YAML.
 
-    pydantic puts the tag of a chosen union member between the keys; YAML has no such level.
+    pydantic puts the tag of a chosen union member, or a member's type, between the keys; YAML has
+    no such levels.
     """
     section: type[BaseModel] | None = RunConfig
-    inner: type[BaseModel] | None = RunConfig
+    choices: list[Any] = [RunConfig]
     key_path: Location = ()
     for part in loc:
-        choices = _union_members(inner_field) if (inner_field := _field(section, key_path)) else {}
-        if part in choices and inner is None:
-            inner = choices[str(part)]
-            continue
-        section = inner
-        key_path = (*key_path, part)
-        field = section.model_fields.get(str(part)) if section else None
-        inner = _single_model(field) if field else None
+        models = [choice for choice in choices if _is_section(choice)]
+        if isinstance(part, int):
+            key_path = (*key_path, part)
+            items = [get_args(choice)[0] for choice in choices if get_origin(choice) is list]
+            choices = [leaf for item in items for leaf in _leaves(item)]
+        elif tagged := [model for model in models if len(models) > 1 and _tag(model) == part]:
+            choices = tagged
+        elif len(models) == 1 or not choices:
+            section = models[0] if models else None
+            key_path = (*key_path, part)
+            field = section.model_fields.get(part) if section else None
+            choices = _leaves(field.annotation) if field else []
     return section, key_path
 
 
-def _field(section: type[BaseModel] | None, key_path: Location) -> FieldInfo | None:
-    return section.model_fields.get(str(key_path[-1])) if section and key_path else None
+def _is_section(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def _single_model(field: FieldInfo) -> type[BaseModel] | None:
-    annotation = field.annotation
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return None
+def _tag(section: type[BaseModel]) -> str:
+    """The `kind` that chooses this member of a union."""
+    return str(get_args(section.model_fields["kind"].annotation)[0])
 
 
-def _union_members(field: FieldInfo) -> dict[str, type[BaseModel]]:
-    """Members of a union told apart by `kind`, by tag."""
-    members: dict[str, type[BaseModel]] = {}
-    for option in get_args(field.annotation):
-        if isinstance(option, type) and issubclass(option, BaseModel):
-            (tag,) = get_args(option.model_fields["kind"].annotation)
-            members[tag] = option
-    return members
+def _leaves(annotation: Any) -> list[Any]:  # noqa: ANN401 (any form of type)
+    """The members of a union, however it is nested."""
+    if get_origin(annotation) is Annotated:
+        return _leaves(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [leaf for member in get_args(annotation) for leaf in _leaves(member)]
+    return [annotation]
 
 
 def _field_help(section: type[BaseModel] | None, key_path: Location) -> str:
-    field = _field(section, key_path)
+    field = section.model_fields.get(str(key_path[-1])) if section and key_path else None
     if field and field.description:
         return f"{key_path[-1]}: {field.description}"
     return "see configs/schema.py for each section's fields"

@@ -13,7 +13,7 @@ model:
     path: weights
 data:
   source:
-    kind: jsonl
+    kind: files
     path: rows.jsonl
 train:
   num_steps: 3

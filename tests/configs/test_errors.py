@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 
 from configs.errors import UserError
@@ -11,3 +12,11 @@ def test_message_says_what_where_and_what_to_do() -> None:
 
 def test_message_without_place_and_remedy_is_the_sentence_alone() -> None:
     assert str(UserError("no rows")) == "no rows"
+
+
+def test_an_error_survives_the_way_between_processes() -> None:
+    error = UserError("no rows", where=Path("a/rows.jsonl"), remedy="add rows")
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is UserError
+    assert (again.what, again.where, again.remedy) == ("no rows", "a/rows.jsonl", "add rows")
+    assert str(again) == str(error)

@@ -6,18 +6,20 @@ from hypothesis import strategies as st
 
 from configs.errors import UserError
 from configs.load import load_config, save_config
-from configs.schema import FolderModel, HubModel, Icd10Source, JsonlSource
+from configs.schema import FilesSource, FolderModel, HubModel, Icd10Source, MixtureSource
 from tests.configs.minimal import MINIMAL, write_config
 
 HUB_DATA = """\
     kind: hub
     id: owner/rows
-    prompt: "{{ question }}"
-    answer: "{{ answer }}"
+    shape:
+      kind: template
+      prompt: "{{ question }}"
+      answer: "{{ answer }}"
     licence: MIT
 """
 JSONL_DATA = """\
-    kind: jsonl
+    kind: files
     path: rows.jsonl
 """
 
@@ -56,7 +58,7 @@ def test_relative_paths_start_at_the_file_that_names_them(tmp_path: Path) -> Non
     config = load_config(child)
     assert isinstance(config.model.source, FolderModel)
     assert config.model.source.path == parent_folder / "weights"
-    assert isinstance(config.data.source, JsonlSource)
+    assert isinstance(config.data.source, FilesSource)
     assert config.data.source.path == tmp_path / "own.jsonl"
 
 
@@ -68,8 +70,76 @@ def test_absolute_and_home_paths_stay(tmp_path: Path, monkeypatch: pytest.Monkey
     config = load_config(file)
     assert isinstance(config.model.source, FolderModel)
     assert config.model.source.path == Path("/models/a")
-    assert isinstance(config.data.source, JsonlSource)
+    assert isinstance(config.data.source, FilesSource)
     assert config.data.source.path == tmp_path / "home" / "rows.jsonl"
+
+
+MIXTURE_DATA = """\
+    kind: mixture
+    parts:
+      - source:
+          kind: files
+          path: [one.jsonl, "*.csv"]
+          test_path: $PLACE/test.jsonl
+          shape: {kind: multiple_choice, question: q, options: [a, b], answer: key}
+      - weight: 3.0
+        source:
+          kind: parallel_lines
+          questions_path: q.txt
+          answers_path: ${PLACE}/a.txt
+"""
+
+
+def test_paths_in_lists_and_under_variables_are_resolved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLACE", "/corpora")
+    source = load_config(write_config(tmp_path, (JSONL_DATA, MIXTURE_DATA))).data.source
+    assert isinstance(source, MixtureSource)
+    first, second = (part.source.model_dump() for part in source.parts)
+    assert first["path"] == [tmp_path / "one.jsonl", tmp_path / "*.csv"]
+    assert first["test_path"] == Path("/corpora/test.jsonl")
+    assert second["questions_path"] == tmp_path / "q.txt"
+    assert second["answers_path"] == Path("/corpora/a.txt")
+
+
+def test_a_local_folder_of_a_hub_source_is_resolved_and_a_repository_is_not(tmp_path: Path) -> None:
+    for written, expected in (("./rows", f"{tmp_path}/rows"), ("owner/rows", "owner/rows")):
+        data = HUB_DATA.replace("id: owner/rows", f"id: {written}")
+        source = load_config(write_config(tmp_path, (JSONL_DATA, data))).data.source
+        assert source.model_dump()["id"] == expected
+
+
+@pytest.mark.parametrize("written", ["$PLACE/x", "${PLACE}/x", "a/$PLACE"])
+def test_a_variable_that_is_not_set_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    monkeypatch.delenv("PLACE", raising=False)
+    file = write_config(tmp_path, ("path: rows.jsonl", f"path: {written}"))
+    error = load_error(file)
+    assert error.what == "the environment variable PLACE is not set"
+    assert error.where == f"{line_of(file, written)}: {written}"
+    assert error.remedy == "export PLACE=... before this command"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "remedy"),
+    [
+        ("- weight:", "- wieght:", "data.source.parts.1.wieght", "did you mean `weight`?"),
+        ("question: q", "qestion: q", "data.source.parts.0.source.shape.qestion", "`question`?"),
+        ("test_path", "tset_path", "data.source.parts.0.source.tset_path", "`test_path`?"),
+    ],
+)
+def test_unknown_keys_deep_inside_lists_and_unions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, key: str, remedy: str
+) -> None:
+    monkeypatch.setenv("PLACE", "/corpora")
+    file = write_config(tmp_path, (JSONL_DATA, MIXTURE_DATA.replace(old, new)))
+    error = load_error(file)
+    assert error.what.startswith(f"unknown key `{key}`")
+    assert error.where == line_of(file, new)
+    assert error.remedy is not None
+    assert error.remedy.endswith(remedy)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +235,7 @@ def test_unknown_key_like_no_other_lists_the_known_ones(tmp_path: Path) -> None:
 
 def test_unknown_key_inside_a_kind(tmp_path: Path) -> None:
     file = write_config(
-        tmp_path, (JSONL_DATA, HUB_DATA.replace("prompt:", "test_spilt: test\n    prompt:"))
+        tmp_path, (JSONL_DATA, HUB_DATA.replace("    shape:", "    test_spilt: test\n    shape:"))
     )
     error = load_error(file)
     assert error.what == "unknown key `data.source.test_spilt`"
@@ -201,11 +271,11 @@ def test_unknown_key_in_an_extended_parent_is_told_there(tmp_path: Path) -> None
 def test_unknown_kind_lists_the_known_ones(tmp_path: Path) -> None:
     source = "data:\n  source:\n"
     file = write_config(
-        tmp_path, ("kind: jsonl", "kind: json"), (source, source.replace(":\n  ", ":\n\n  "))
+        tmp_path, ("kind: files", "kind: file"), (source, source.replace(":\n  ", ":\n\n  "))
     )
     error = load_error(file)
-    assert error.what.startswith("`data.source`: input tag 'json' found using 'kind'")
-    assert "'jsonl'" in error.what
+    assert error.what.startswith("`data.source`: input tag 'file' found using 'kind'")
+    assert "'files'" in error.what
     number = 1 + file.read_text().splitlines().index("data:")
     assert error.where == f"{file}:{number + 2}"
 

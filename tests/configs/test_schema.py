@@ -11,10 +11,17 @@ from configs.load import load_config, save_config
 from configs.schema import HostedBaseline, HubModel, PackageModel, RunConfig, Section
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-SHARED_PARENTS = {"demo.yaml", "24b.yaml"}
-VARIANTS = sorted(file for file in CONFIGS.glob("*.yaml") if file.name not in SHARED_PARENTS)
+SHARED_PARENTS = {"demo.yaml", "24b.yaml", "parent.yaml"}
+VARIANTS = sorted(file for file in CONFIGS.rglob("*.yaml") if file.name not in SHARED_PARENTS)
 DEMOS = [file for file in VARIANTS if file.name.startswith("demo-")]
-LARGE = [file for file in VARIANTS if file not in DEMOS]
+CORPORA = [file for file in VARIANTS if file.parent.name == "corpora"]
+LARGE = [file for file in VARIANTS if file not in DEMOS + CORPORA]
+
+
+@pytest.fixture(autouse=True)
+def corpora_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variants on public corpora name their folder by this variable."""
+    monkeypatch.setenv("TUNERY_CORPORA", "/corpora")
 
 
 def sections(parent: type[Section] = Section) -> Iterator[type[Section]]:
@@ -29,11 +36,12 @@ def name_of(file: Path) -> str:
 
 def test_the_shared_parents_are_the_only_files_without_a_name() -> None:
     nameless = {
-        file.name for file in CONFIGS.glob("*.yaml") if "name" not in YAML(typ="safe").load(file)
+        file.name for file in CONFIGS.rglob("*.yaml") if "name" not in YAML(typ="safe").load(file)
     }
     assert nameless == SHARED_PARENTS
     assert len(DEMOS) >= 3
     assert len(LARGE) >= 3
+    assert len(CORPORA) >= 5
 
 
 @pytest.mark.parametrize("file", VARIANTS, ids=name_of)
@@ -61,14 +69,15 @@ def test_demos_need_no_hub(file: Path) -> None:
     config = load_config(file)
     assert isinstance(config.model.source, PackageModel)
     assert config.evaluation.baseline.kind == "base"
-    assert config.data.source.kind not in ("hub", "jsonl")
+    assert config.data.source.kind not in ("hub", "preset", "files")
 
 
 def test_local_paths_are_exactly_the_fields_named_path() -> None:
-    """The loader resolves what is named `path`, without knowing which section it stands in."""
+    """The loader resolves what is named so, without knowing which section it stands in."""
     for section in sections():
         for name, field in section.model_fields.items():
-            assert (name == "path") == (field.annotation is Path), f"{section.__name__}.{name}"
+            named = name == "path" or name.endswith("_path")
+            assert named == ("Path" in repr(field.annotation)), f"{section.__name__}.{name}"
 
 
 @pytest.mark.parametrize("section", list(sections()), ids=lambda section: section.__name__)
