@@ -1,9 +1,8 @@
-"""What makes a row a conversation that can be trained on."""
+"""What makes a row a conversation that can be trained on, whatever source it comes from."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
-from data.conversation import ROLES, Message
+from data.conversation import Message, ToolDefinition
 
 MAX_CHARACTERS = 1_000_000
 
@@ -12,67 +11,107 @@ class RowError(ValueError):
     """Why a row cannot be used; the message is the reason kept in rejects.jsonl."""
 
 
-def parse_messages(row: Mapping[str, Any]) -> tuple[Message, ...]:
-    """The turns of a row that holds `messages`, or `prompt` and `completion`; else a `RowError`.
+def check_messages(messages: Sequence[Message], tools: Sequence[ToolDefinition] = ()) -> None:
+    """Raise a `RowError` unless the turns make sense: [system,] user, assistant, user, …
 
-    White space around a turn is dropped: a leading blank in an answer would merge with the
-    template's own line break into a token that is not the one met when the model answers.
+    An assistant's turn may call tools, and is then followed by one tool's reply for each call,
+    unless the row ends before. Where the row defines tools, only those are called.
     """
-    if "messages" in row:
-        turns = row["messages"]
-        if not isinstance(turns, list):
-            raise RowError(f"`messages` is {type(turns).__name__}, not a list")
-    elif "prompt" in row and "completion" in row:
-        turns = [
-            {"role": "user", "content": row["prompt"]},
-            {"role": "assistant", "content": row["completion"]},
-        ]
-    else:
-        keys = ", ".join(sorted(row)[:8])[:200] or "no keys"
-        # A key may hold what no file takes.
-        told = keys.encode(errors="backslashreplace").decode()
-        raise RowError(f"neither `messages` nor `prompt` and `completion` (found: {told})")
-    messages = tuple(_parse_turn(turn, number) for number, turn in enumerate(turns, start=1))
-    check_messages(messages)
-    return messages
-
-
-def check_messages(messages: tuple[Message, ...]) -> None:
-    """Raise a `RowError` unless the turns make sense: [system,] user, assistant, user, …"""
-    dialogue = messages[1:] if messages and messages[0]["role"] == "system" else messages
-    if not any(turn["role"] == "assistant" for turn in dialogue):
-        raise RowError("no assistant turn, so there is nothing to learn from it")
-    for number, turn in enumerate(dialogue):
-        expected = "user" if number % 2 == 0 else "assistant"
-        if turn["role"] != expected:
-            raise RowError(
-                f"turn {number + 1 + len(messages) - len(dialogue)} is {turn['role']}, "
-                f"expected {expected}"
-            )
+    length = 0
+    expected = "user"
+    num_answers = 0
+    waiting: dict[str, int] = {}
     for number, turn in enumerate(messages, start=1):
-        if not turn["content"]:
-            raise RowError(f"turn {number} ({turn['role']}) is empty")
-    if sum(len(turn["content"]) for turn in messages) > MAX_CHARACTERS:
+        role = turn["role"]
+        if role == "tool":
+            _check_reply(turn, number, waiting)
+            expected = "assistant"
+        elif role == expected and not waiting:
+            if role == "user":
+                expected = "assistant"
+            else:
+                num_answers += 1
+                expected = "user"
+                if turn.get("tool_calls"):
+                    waiting = _check_calls(turn, number, tools)
+                    length += sum(len(call["function"]["arguments"]) for call in turn["tool_calls"])
+        elif waiting:
+            call, made = next(iter(waiting.items()))
+            raise RowError(f"turn {number} is {role}, but the call {call!r} of turn {made} waits")
+        elif role != "system" or number > 1:
+            raise RowError(f"turn {number} is {role}, expected {expected}")
+        length += _check_content(turn, number)
+    if not num_answers:
+        raise RowError("no assistant turn, so there is nothing to learn from it")
+    if length > MAX_CHARACTERS:
         raise RowError(f"longer than {MAX_CHARACTERS:,} characters")
+
+
+def check_rejected(rejected: Message, preferred: Message) -> None:
+    """Raise a `RowError` unless `rejected` is an answer, and another one than `preferred`."""
+    if rejected["role"] != "assistant":
+        raise RowError(f"the rejected turn is {rejected['role']}, expected assistant")
+    if rejected == preferred:
+        raise RowError("the preferred and the rejected answer are the same")
+    content = rejected["content"]
+    if not content and not rejected.get("tool_calls"):
+        raise RowError("the rejected answer is empty")
+    for text in _texts(rejected):
+        check_characters(text, "the rejected answer")
+    if sum(map(len, _texts(rejected))) > MAX_CHARACTERS:
+        raise RowError(f"the rejected answer is longer than {MAX_CHARACTERS:,} characters")
 
 
 def check_characters(text: str, name: str) -> None:
     """Raise a `RowError` where `text`, told as `name`, holds what no tokenizer or file takes."""
     if "\0" in text:
         raise RowError(f"{name} holds a NUL character")
+    if text.isascii():
+        return
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise RowError(f"{name} holds half of a surrogate pair, which is no character") from error
 
 
-def _parse_turn(turn: object, number: int) -> Message:
-    if not isinstance(turn, dict):
-        raise RowError(f"turn {number} is {type(turn).__name__}, not an object")
-    role, content = turn.get("role"), turn.get("content")
-    if role not in ROLES:
-        raise RowError(f"turn {number}: role {role!r} is none of {', '.join(ROLES)}")
-    if not isinstance(content, str):
-        raise RowError(f"turn {number}: content is {type(content).__name__}, not text")
-    check_characters(content, f"turn {number}")
-    return {"role": role, "content": content.strip()}
+def _check_content(turn: Message, number: int) -> int:
+    """The number of characters of a turn's text, which must not be empty, nor hold what is none."""
+    content = turn["content"]
+    if not content and not turn.get("tool_calls") and turn["role"] != "tool":
+        raise RowError(f"turn {number} ({turn['role']}) is empty")
+    if isinstance(content, str):
+        check_characters(content, f"turn {number}")
+        return len(content)
+    for text in _texts(turn):
+        check_characters(text, f"turn {number}")
+    return sum(map(len, _texts(turn)))
+
+
+def _texts(turn: Message) -> list[str]:
+    content = turn["content"]
+    if isinstance(content, str):
+        return [content]
+    return [part["text"] for part in content if part["type"] == "text"]
+
+
+def _check_reply(turn: Message, number: int, waiting: dict[str, int]) -> None:
+    """Take the call that a tool's turn answers off `waiting`."""
+    call = turn.get("tool_call_id", "")
+    if call not in waiting:
+        raise RowError(f"turn {number} answers the call {call!r}, which was not made just before")
+    del waiting[call]
+
+
+def _check_calls(turn: Message, number: int, tools: Sequence[ToolDefinition]) -> dict[str, int]:
+    """The ids of the calls that a turn makes, each with the turn's number."""
+    calls: dict[str, int] = {}
+    for call in turn["tool_calls"]:
+        id, name = call["id"], call["function"]["name"]
+        if id in calls:
+            raise RowError(f"turn {number} makes two calls with the id {id!r}")
+        if tools and all(tool["function"]["name"] != name for tool in tools):
+            raise RowError(f"turn {number} calls {name!r}, which is not among the row's tools")
+        for text in (id, name, call["function"]["arguments"]):
+            check_characters(text, f"a call of turn {number}")
+        calls[id] = number
+    return calls
