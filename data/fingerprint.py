@@ -1,28 +1,40 @@
 """Tells whether local rows or weights may have changed, with nothing heavy to load for it."""
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
-from configs.errors import UserError
-from configs.schema import DataSource, FolderModel, HubDataSource, JsonlSource, ModelConfig
+from configs.schema import (
+    DataConfig,
+    DataSource,
+    FilesSource,
+    FolderModel,
+    HubDataSource,
+    MixtureSource,
+    ModelConfig,
+    ParallelLinesSource,
+    TableSource,
+)
+from data.sources.paths import expand_paths, is_local_folder, local_folder, unreadable
+
+
+def data_fingerprint(data: DataConfig) -> str:
+    """What changes when the rows of the source or of an evaluation task may have changed."""
+    return _combined(
+        [source_fingerprint(source) for source in (data.source, *data.contamination.tasks)]
+    )
 
 
 def source_fingerprint(source: DataSource) -> str:
     """What changes when a source's rows may have changed, beside its configuration.
 
-    A local file's SHA-256, a local folder's over all its files; pinned packages and hub revisions
-    are told by the configuration.
+    The SHA-256 of all its local files, those of a local folder with their names; empty where there
+    are none: pinned packages and hub revisions are told by the configuration. Errors: `UserError`
+    for a file that cannot be read.
     """
-    if isinstance(source, JsonlSource):
-        try:
-            return _file_sha256(source.path)
-        except OSError as error:
-            raise unreadable(source, error) from error
-    if isinstance(source, HubDataSource) and (folder := Path(source.id)).is_dir():
-        files = sorted(file for file in folder.rglob("*") if file.is_file())
-        told = [f"{file.relative_to(folder)}\0{_file_sha256(file)}\n" for file in files]
-        return hashlib.sha256("".join(told).encode("utf-8", "surrogateescape")).hexdigest()
-    return ""
+    if isinstance(source, MixtureSource):
+        return _combined([source_fingerprint(part.source) for part in source.parts])
+    return _combined([f"{name}\0{_file_sha256(file)}" for name, file in _files(source)])
 
 
 def model_fingerprint(model: ModelConfig) -> str:
@@ -34,19 +46,40 @@ def model_fingerprint(model: ModelConfig) -> str:
     if not isinstance(model.source, FolderModel):
         return ""
     stats = [(file.name, file.stat()) for file in sorted(model.source.path.glob("*"))]
-    told = [f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n" for name, stat in stats]
-    return hashlib.sha256("".join(told).encode("utf-8", "surrogateescape")).hexdigest()
+    return _combined([f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}" for name, stat in stats])
 
 
-def unreadable(source: JsonlSource, error: OSError) -> UserError:
-    """What to tell the user when the file cannot be opened."""
-    return UserError(
-        f"cannot read the data file: {error.strerror}",
-        where=source.path,
-        remedy="set data.source.path to a JSON Lines file",
-    )
+def _files(source: DataSource) -> Iterator[tuple[str, Path]]:
+    """Each local file under a name that says what it is for."""
+    if isinstance(source, FilesSource):
+        for key in ("path", "validation_path", "test_path"):
+            for file in expand_paths(getattr(source, key), key=key):
+                yield f"{key}\0{file.name}", file
+    if isinstance(source, ParallelLinesSource):
+        for key in ("questions_path", "answers_path"):
+            for file in expand_paths(getattr(source, key), key=key):
+                yield key, file
+    if isinstance(source, HubDataSource) and is_local_folder(source.id):
+        folder = local_folder(source.id)
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                yield str(file.relative_to(folder)), file
+    if isinstance(source, TableSource):
+        for file in expand_paths(source.test_ids_path, key="test_ids_path"):
+            yield "test_ids_path", file
+
+
+def _combined(parts: list[str]) -> str:
+    """One SHA-256 over all parts in their order; empty where all of them are."""
+    if not any(parts):
+        return ""
+    told = "".join(f"{part}\n" for part in parts)
+    return hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _file_sha256(file: Path) -> str:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    try:
+        with file.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError as error:
+        raise unreadable(error, where=file) from error

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from data.conversation import Conversation, Reject, SourceRows, question_and_answer
-from data.near_duplicates import drop_repeats, group_near_duplicates
+from data.conversation import Conversation, ReadRows, Reject, question_and_answer
 from data.packages import fetch_wheel, read_wheel
+from data.sources.repeats import drop_repeats
 
 PACKAGE = "awscli"
 VERSION = "1.46.3"
@@ -41,14 +41,14 @@ class _Example(NamedTuple):
     command: str
 
 
-def load() -> SourceRows:
+def load() -> ReadRows:
     """Fetch the pinned package and read its rows; raises UserError as `fetch_wheel` does."""
     wheel = fetch_wheel(package=PACKAGE, version=VERSION, sha256=WHEEL_SHA256)
     files = read_wheel(wheel, under=FOLDER, suffix=".rst")
     return parse_examples({path.removeprefix(f"{FOLDER}/"): text for path, text in files.items()})
 
 
-def parse_examples(files: Mapping[str, bytes]) -> SourceRows:
+def parse_examples(files: Mapping[str, bytes]) -> ReadRows:
     """The rows of example files, given by path (`ec2/wait/image-exists.rst`).
 
     A row is read for every titled example, and one for a file without any. Row ids are
@@ -59,7 +59,6 @@ def parse_examples(files: Mapping[str, bytes]) -> SourceRows:
     dropped: Counter[str] = Counter()
     num_read = 0
     rows: list[Conversation] = []
-    tasks: dict[str, str] = {}
     for path, content in files.items():
         try:
             sections = _sections(content.decode())
@@ -78,15 +77,12 @@ def parse_examples(files: Mapping[str, bytes]) -> SourceRows:
             id = f"{path}#{position}"
             question = QUESTION.format(task=example.task, service=example.service)
             rows.append(question_and_answer(question, example.command, id=id))
-            tasks[id] = example.task
     unique = drop_repeats(rows)
-    return SourceRows(
-        conversations=_group(unique.rows, tasks),
+    return ReadRows(
+        conversations=unique.rows,
         num_read=num_read,
-        licence=LICENCE,
-        attribution=ATTRIBUTION,
         rejects=rejects,
-        dropped={**dropped, **unique.dropped},
+        dropped=dropped + unique.dropped,
     )
 
 
@@ -114,14 +110,3 @@ def _read_example(path: str, section: _Section) -> _Example | str:
     if command.split()[: len(named)] != named:
         return "command differs from the file's name"
     return _Example(task=task, service=named[0], command=" ".join(["aws", *named]))
-
-
-def _group(rows: list[Conversation], tasks: dict[str, str]) -> list[Conversation]:
-    """Keep near-duplicate tasks on one side of the split, whatever their service.
-
-    "To tag a resource" stands under a dozen services and is answered by the same operation in
-    most: on both sides of the split it would be a lesson in copying the service's name. Grouping
-    by command instead would cut out the paraphrases that the task is about; a random tenth shares
-    about a fifth of its commands with training, the rest must be put together from the words.
-    """
-    return group_near_duplicates(rows, [tasks[row.id] for row in rows])

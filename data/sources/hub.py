@@ -1,111 +1,227 @@
-"""A data set on the hub, or any folder that `datasets.load_dataset` reads, by two templates."""
+"""Data sets on the Hugging Face hub, or folders that `datasets.load_dataset` reads, as streams."""
 
+import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from typing import Any
 
 import datasets
-from jinja2 import StrictUndefined, Template, TemplateError, UndefinedError
-from jinja2.sandbox import SandboxedEnvironment
+import httpx
+import pyarrow as pa
+from huggingface_hub import HfApi
 
 from configs.errors import UserError
-from configs.schema import HubDataSource
-from data.checks import RowError, parse_messages
-from data.conversation import Conversation, Reject, SourceRows
+from configs.schema import HubDataSource, QuestionAnswerShape
+from data.conversation import FixedSide, ReadRows
+from data.sources.arrow_batches import CHUNK_BYTES, MAX_CHUNK_ROWS, ArrowChunk, arrow_chunk
+from data.sources.paths import is_local_folder, local_folder
+from data.sources.table import RowRules, settle_rules
 
-FixedSide = Literal["train", "test", ""]
+BATCH_ROWS = 250
+COMMIT = re.compile(r"[0-9a-f]{40}")
+BUILDERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+FAILURES = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    StopIteration,
+    pa.ArrowException,
+    datasets.exceptions.DatasetsError,
+    httpx.HTTPError,
+)
+REMEDY = "check id, subset, revision and split names, and the network"
 
 
-class Templates(NamedTuple):
-    """The compiled templates of a row's two turns, under their names in the configuration."""
+@dataclass(frozen=True, kw_only=True)
+class HubSplits:
+    """Which splits of a data set are read.
 
-    prompt: Template
-    answer: Template
-
-
-def load(source: HubDataSource) -> SourceRows:
-    """Read the training split and, where there is one, the official test split.
-
-    Errors: `UserError` for a split that cannot be read, and for a template that is not valid or
-    does not fit the columns. A row whose turns come out empty is a reject.
+    revision: the commit, empty for a local folder. files: for splits that are not found by their
+    files' names, the pattern of their files within the data set.
     """
-    templates = _compile_templates(source)
-    # Without an official test split the rows are free to be held out.
-    splits: list[tuple[str, FixedSide]] = [(source.train_split, "")]
-    if source.test_split is not None:
-        splits = [(source.train_split, "train"), (source.test_split, "test")]
-    conversations: list[Conversation] = []
-    rejects: list[Reject] = []
-    for split, side in splits:
-        for where, row in _read_split(source, split):
-            texts = {
-                "prompt": _render(templates, "prompt", row, where),
-                "completion": _render(templates, "answer", row, where),
-            }
-            try:
-                messages = parse_messages(texts)
-            except RowError as error:
-                rejects.append(Reject(where=where, reason=str(error)))
-            else:
-                conversations.append(Conversation(id=where, messages=messages, side=side))
-    return SourceRows(
-        conversations=conversations,
-        num_read=len(conversations) + len(rejects),
-        licence=source.licence,
-        attribution=source.attribution or source.id,
-        rejects=rejects,
-    )
 
+    id: str
+    subset: str | None
+    revision: str
+    splits: tuple[tuple[str, FixedSide], ...]
+    files: Mapping[str, str] = field(default_factory=dict)
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
-def _read_split(source: HubDataSource, split: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    try:
-        rows = datasets.load_dataset(
-            source.id, source.subset, split=split, revision=source.revision, streaming=True
+    def chunks(self) -> Iterator[ArrowChunk]:
+        """The rows, split by split. Errors: `UserError` for a split that cannot be read."""
+        for split, side in self.splits:
+            yield from self.chunks_of(split, side)
+
+    def chunks_of(self, split: str, side: FixedSide) -> Iterator[ArrowChunk]:
+        """The rows of one split."""
+        name = f"{self.id}[{split}]"
+        tables: list[pa.Table] = []
+        first = 0
+        with self._told_failures(split):
+            batches = self.load(split).with_format("arrow").iter(batch_size=BATCH_ROWS)
+            for batch in batches:
+                tables.append(batch)
+                num_rows = sum(table.num_rows for table in tables)
+                if num_rows < MAX_CHUNK_ROWS and sum(t.nbytes for t in tables) < CHUNK_BYTES:
+                    continue
+                yield self._chunk(tables, name, side, first)
+                first, tables = first + num_rows, []
+            if tables:
+                yield self._chunk(tables, name, side, first)
+
+    def features(self) -> Mapping[str, Any]:
+        """The columns' types in the first split, as far as the data set declares them."""
+        split, _ = self.splits[0]
+        with self._told_failures(split):
+            return self.load(split).features or {}
+
+    def load(self, split: str) -> datasets.IterableDataset:
+        """A split as `datasets` streams it."""
+        if split in self.files:
+            pattern = self.files[split]
+            builder = BUILDERS[PurePosixPath(pattern).suffix]
+            more = {"sep": "\t"} if pattern.endswith(".tsv") else {}
+            return datasets.load_dataset(
+                builder,
+                data_files={split: f"{self._root()}/{pattern}"},
+                split=split,
+                streaming=True,
+                **more,
+            )
+        path = str(local_folder(self.id)) if is_local_folder(self.id) else self.id
+        return datasets.load_dataset(
+            path, self.subset, split=split, revision=self.revision or None, streaming=True
         )
-        for number, row in enumerate(rows):
-            yield f"{source.id}[{split}][{number}]", row
-    except (OSError, ValueError, RuntimeError, StopIteration) as error:
-        # An empty file makes the reader stop where it looks for the columns.
-        told = "it holds no rows" if isinstance(error, StopIteration) else str(error)
-        first_line = (told or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"cannot read split {split!r} of {source.id}: {first_line}",
-            where="data.source",
-            remedy="check id, subset, revision and split names, and the network",
-        ) from error
 
+    def _root(self) -> str:
+        if is_local_folder(self.id):
+            return str(local_folder(self.id))
+        return f"hf://datasets/{self.id}@{self.revision}"
 
-def _compile_templates(source: HubDataSource) -> Templates:
-    # An empty cell is empty text: as the word "None" it would be learned.
-    environment = SandboxedEnvironment(
-        undefined=StrictUndefined, finalize=lambda value: "" if value is None else value
-    )
-    compiled = {}
-    for name, text in (("prompt", source.prompt), ("answer", source.answer)):
+    def _chunk(self, tables: list[pa.Table], name: str, side: FixedSide, first: int) -> ArrowChunk:
+        rows = pa.concat_tables(tables).combine_chunks()
+        return arrow_chunk(rows, name=name, side=side, first=first, class_names=self.class_names)
+
+    @contextmanager
+    def _told_failures(self, split: str) -> Iterator[None]:
         try:
-            compiled[name] = environment.from_string(text)
-        except TemplateError as error:
+            yield
+        except FAILURES as error:
+            # An empty file makes the reader stop where it looks for the columns.
+            told = "it holds no rows" if isinstance(error, StopIteration) else str(error)
+            first_line = (told or type(error).__name__).splitlines()[0]
             raise UserError(
-                f"the template of {name!r} is not valid Jinja: {error}",
-                where=f"data.source.{name}",
-                remedy="mend the template in the configuration",
+                f"cannot read split {split!r} of {self.id}: {first_line}",
+                where="data.source",
+                remedy=REMEDY,
             ) from error
-    return Templates(**compiled)
 
 
-def _render(
-    templates: Templates, name: Literal["prompt", "answer"], row: Mapping[str, Any], where: str
-) -> str:
+@dataclass(frozen=True, kw_only=True)
+class HubRows:
+    """The rows of a data set."""
+
+    data_set: HubSplits
+    rules: RowRules
+    licence: str
+    attribution: str
+    told: str
+
+    @property
+    def revision(self) -> str:
+        """The commit that is read; empty for a local folder."""
+        return self.data_set.revision
+
+    @property
+    def test_ids(self) -> frozenset[str]:
+        """Ids of an official test split, all of which ought to be met."""
+        return self.rules.test_ids
+
+    def chunks(self) -> Iterator[ArrowChunk]:
+        """The rows, split by split. Errors: `UserError` for a split that cannot be read."""
+        return self.data_set.chunks()
+
+    def read(self, chunk: ArrowChunk) -> ReadRows:
+        """The conversations of a chunk."""
+        return self.rules.read(chunk.rows(), chunk.side)
+
+
+def open_hub(config: HubDataSource, *, files: Mapping[str, str] | None = None) -> HubRows:
+    """Fix the commit that is read, and settle the shape of the rows.
+
+    files: by split, the pattern of its files within the data set, where names do not tell it.
+    Class numbers are told by their names where they are free answers, or where no shape is
+    configured; a configured template or multiple choice takes the numbers.
+    Errors: `UserError` where the data set cannot be read, or holds no usable rows.
+    """
+    data_set = HubSplits(
+        id=config.id,
+        subset=config.subset,
+        revision=resolve_revision(config.id, config.revision),
+        splits=_splits(config),
+        files=files or {},
+    )
+    data_set = replace(data_set, class_names=_class_names(config, data_set.features()))
+    samples = [
+        (f"{config.id}[{split}]", data_set.chunks_of(split, side))
+        for split, side in data_set.splits
+    ]
+    settled = settle_rules(config, samples, what=config.id)
+    return HubRows(
+        data_set=data_set,
+        rules=settled.rules,
+        licence=config.licence,
+        attribution=config.attribution or config.id,
+        told=settled.told,
+    )
+
+
+def resolve_revision(id: str, revision: str | None) -> str:
+    """The commit that a branch or tag names now; empty for a local folder.
+
+    Errors: `UserError` where the hub does not tell, for a folder that is not there, and for a
+    revision of a folder.
+    """
+    if is_local_folder(id):
+        if revision is not None or not local_folder(id).is_dir():
+            what = "a local folder has no revision" if revision else f"no such folder: {id}"
+            raise UserError(
+                what,
+                where="data.source.id",
+                remedy="a folder begins with `/`, `./`, `../` or `~` and is looked for from the "
+                "working directory; anything else is `owner/name` on the hub",
+            )
+        return ""
+    if revision is not None and COMMIT.fullmatch(revision):
+        return revision
     try:
-        return str(getattr(templates, name).render(row))
-    except UndefinedError as error:
-        raise UserError(
-            f"the template of {name!r} asks for what is not there: {error}",
-            where=f"data.source.{name} ({where})",
-            remedy=f"the columns are: {', '.join(row)}",
-        ) from error
-    except (TemplateError, TypeError, ValueError, ArithmeticError) as error:
-        raise UserError(
-            f"the template of {name!r} fails: {error}",
-            where=f"data.source.{name} ({where})",
-            remedy=f"mend the template in the configuration; the columns are: {', '.join(row)}",
-        ) from error
+        return str(HfApi().dataset_info(id, revision=revision).sha)
+    except (OSError, ValueError, httpx.HTTPError) as error:
+        told = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"cannot read {id}: {told}", where="data.source", remedy=REMEDY) from error
+
+
+def _splits(config: HubDataSource) -> tuple[tuple[str, FixedSide], ...]:
+    """The configured splits; without an official test split the rows are free to be held out."""
+    splits: list[tuple[str, FixedSide]] = [
+        (config.train_split, "train" if config.test_split else "")
+    ]
+    if config.validation_split is not None:
+        splits.append((config.validation_split, "validation"))
+    if config.test_split is not None:
+        splits.append((config.test_split, "test"))
+    return tuple(splits)
+
+
+def _class_names(config: HubDataSource, features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    shape = config.shape
+    if shape is not None and not isinstance(shape, QuestionAnswerShape):
+        return {}
+    names: dict[str, tuple[str, ...]] = {}
+    for column, feature in features.items():
+        kind = getattr(feature, "feature", feature)
+        if isinstance(kind, datasets.ClassLabel) and (shape is None or column == shape.answer):
+            names[column] = tuple(kind.names)
+    return names

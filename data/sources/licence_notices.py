@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from data.conversation import Conversation, Reject, SourceRows, question_and_answer
-from data.near_duplicates import drop_repeats, group_near_duplicates
+from data.conversation import Conversation, ReadRows, Reject, question_and_answer, text_of
 from data.packages import fetch_wheel, read_wheel
+from data.sources.repeats import drop_repeats
 
 PACKAGE = "licensedcode_data"
 VERSION = "32.1.0"
@@ -53,7 +53,7 @@ class _Notice(NamedTuple):
     answer: str
 
 
-def load() -> SourceRows:
+def load() -> ReadRows:
     """Fetch the pinned package and read its rows; raises UserError as `fetch_wheel` does."""
     wheel = fetch_wheel(package=PACKAGE, version=VERSION, sha256=WHEEL_SHA256)
     return parse_notices(
@@ -62,7 +62,7 @@ def load() -> SourceRows:
     )
 
 
-def parse_notices(*, rules: Mapping[str, bytes], licences: Mapping[str, bytes]) -> SourceRows:
+def parse_notices(*, rules: Mapping[str, bytes], licences: Mapping[str, bytes]) -> ReadRows:
     """The rows of ScanCode's rule files, each read as one row, with the licences they name.
 
     Kept are notices of one licence with an SPDX id, of 12 to 70 words, once each, of licences with
@@ -73,7 +73,6 @@ def parse_notices(*, rules: Mapping[str, bytes], licences: Mapping[str, bytes]) 
     rejects: list[Reject] = []
     dropped: Counter[str] = Counter()
     rows: list[Conversation] = []
-    texts: dict[str, str] = {}
     for path, content in rules.items():
         try:
             notice = _read_notice(content, answers)
@@ -84,19 +83,16 @@ def parse_notices(*, rules: Mapping[str, bytes], licences: Mapping[str, bytes]) 
             dropped[notice] += 1
             continue
         id = path.rsplit("/", 1)[-1]
-        texts[id] = notice.text
         question = QUESTION.format(notice=notice.text)
         rows.append(question_and_answer(question, notice.answer, id=id))
     unique = drop_repeats(rows)
     kept = _drop_rare(unique.rows)
-    rare = {f"licence with fewer than {MIN_NOTICES} notices": len(unique.rows) - len(kept)}
-    return SourceRows(
-        conversations=group_near_duplicates(kept, [texts[row.id] for row in kept]),
+    rare = Counter({f"licence with fewer than {MIN_NOTICES} notices": len(unique.rows) - len(kept)})
+    return ReadRows(
+        conversations=kept,
         num_read=len(rules),
-        licence=LICENCE,
-        attribution=ATTRIBUTION,
         rejects=rejects,
-        dropped={**dropped, **unique.dropped, **rare},
+        dropped=dropped + unique.dropped + rare,
     )
 
 
@@ -137,8 +133,8 @@ def _read_answers(licences: Mapping[str, bytes]) -> dict[str, str]:
 
 
 def _drop_rare(rows: list[Conversation]) -> list[Conversation]:
-    sizes = Counter(row.messages[-1]["content"] for row in rows)
-    return [row for row in rows if sizes[row.messages[-1]["content"]] >= MIN_NOTICES]
+    sizes = Counter(text_of(row.messages[-1]) for row in rows)
+    return [row for row in rows if sizes[text_of(row.messages[-1])] >= MIN_NOTICES]
 
 
 def _split(content: bytes) -> tuple[str, str]:

@@ -2,32 +2,78 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from configs.errors import UserError
-from configs.schema import FolderModel, HubDataSource, Icd10Source, JsonlSource, ModelConfig
-from data.fingerprint import model_fingerprint, source_fingerprint
+from configs.schema import (
+    DataConfig,
+    FilesSource,
+    FolderModel,
+    HubDataSource,
+    Icd10Source,
+    MixtureSource,
+    ModelConfig,
+    ParallelLinesSource,
+    PresetSource,
+)
+from data.fingerprint import data_fingerprint, model_fingerprint, source_fingerprint
 
 ROOT = Path(__file__).parents[2]
 
 
-def hub_source(id: str | Path) -> HubDataSource:
-    return HubDataSource(kind="hub", id=str(id), prompt="{{ q }}", answer="{{ a }}", licence="x")
+def files_source(**options: Any) -> FilesSource:  # noqa: ANN401
+    return FilesSource.model_validate({"kind": "files"} | options)
 
 
 def test_a_local_file_is_told_by_its_content(tmp_path: Path) -> None:
-    source = JsonlSource(kind="jsonl", path=tmp_path / "rows.jsonl")
+    file = tmp_path / "rows.jsonl"
     found = []
     for content in ("{}", "[]", "{}"):
-        source.path.write_text(content)
-        found.append(source_fingerprint(source))
+        file.write_text(content)
+        found.append(source_fingerprint(files_source(path=file)))
     assert found[0] == found[2]
     assert found[0] != found[1]
 
 
+def test_every_file_that_a_source_names_counts(tmp_path: Path) -> None:
+    names = ("a.jsonl", "b.jsonl", "dev.jsonl", "test.jsonl", "ids")
+    for name in names:
+        (tmp_path / name).write_text(name)
+    source = files_source(
+        path=[tmp_path / "[ab].jsonl"],
+        validation_path=tmp_path / "dev.jsonl",
+        test_path=tmp_path / "test.jsonl",
+        test_ids_path=tmp_path / "ids",
+    )
+    before = source_fingerprint(source)
+    for name in names:
+        (tmp_path / name).write_text("changed")
+        assert source_fingerprint(source) != before, name
+        (tmp_path / name).write_text(name)
+        assert source_fingerprint(source) == before
+
+
+def test_a_file_that_a_glob_finds_later_counts(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("a")
+    source = files_source(path=tmp_path / "*.jsonl")
+    before = source_fingerprint(source)
+    (tmp_path / "b.jsonl").write_text("")
+    assert source_fingerprint(source) != before
+
+
+def test_files_that_change_places_count(tmp_path: Path) -> None:
+    first, second = tmp_path / "q", tmp_path / "a"
+    first.write_text("1")
+    second.write_text("2")
+    one = ParallelLinesSource(kind="parallel_lines", questions_path=first, answers_path=second)
+    other = ParallelLinesSource(kind="parallel_lines", questions_path=second, answers_path=first)
+    assert source_fingerprint(one) != source_fingerprint(other)
+
+
 def test_a_local_folder_is_told_by_its_files_and_their_names(tmp_path: Path) -> None:
-    source = hub_source(tmp_path)
+    source = HubDataSource(kind="hub", id=str(tmp_path))
     (tmp_path / "sub").mkdir()
     first = tmp_path / "sub" / "train.jsonl"
     first.write_text("one")
@@ -46,17 +92,36 @@ def test_a_local_folder_is_told_by_its_files_and_their_names(tmp_path: Path) -> 
 
 def test_pinned_sources_are_told_by_their_configuration() -> None:
     assert source_fingerprint(Icd10Source(kind="icd10_chapters")) == ""
-    assert source_fingerprint(hub_source("owner/rows")) == ""
+    assert source_fingerprint(HubDataSource(kind="hub", id="owner/rows")) == ""
+    assert source_fingerprint(PresetSource(kind="preset", name="medqa")) == ""
+
+
+def test_parts_of_a_mixture_and_evaluation_tasks_count(tmp_path: Path) -> None:
+    own, task = tmp_path / "own.jsonl", tmp_path / "task.jsonl"
+    own.write_text("1")
+    task.write_text("1")
+    parts = [{"source": {"kind": "icd10_chapters"}}, {"source": files_source(path=own)}]
+    mixture = MixtureSource.model_validate({"kind": "mixture", "parts": parts})
+    tasks = {"tasks": [files_source(path=task)]}
+    data = DataConfig.model_validate({"source": mixture, "contamination": tasks})
+    before = data_fingerprint(data)
+    for file in (own, task):
+        file.write_text("2")
+        assert data_fingerprint(data) != before
+        file.write_text("1")
+        assert data_fingerprint(data) == before
+    plain = DataConfig.model_validate({"source": {"kind": "icd10_chapters"}})
+    assert data_fingerprint(plain) == ""
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot read the data file: No such file") as caught:
-        source_fingerprint(JsonlSource(kind="jsonl", path=tmp_path / "none.jsonl"))
-    assert caught.value.where == str(tmp_path / "none.jsonl")
+        source_fingerprint(files_source(path=tmp_path / "none.jsonl"))
+    assert caught.value.where == f"path: {tmp_path / 'none.jsonl'}"
 
 
 def test_it_loads_no_heavy_library() -> None:
-    heavy = {"torch", "transformers", "datasets", "pyarrow"}
+    heavy = {"torch", "transformers", "datasets", "pyarrow", "numpy", "orjson", "jinja2"}
     program = f"import sys, data.fingerprint; print(sorted({heavy} & set(sys.modules)))"
     result = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.conversation import SourceRows
+from data.conversation import ReadRows, text_of
 from data.packages import cached_wheel
 from data.sources import aws_cli
 
@@ -56,11 +56,11 @@ No command here; aws s3 cp is described elsewhere.\r
 
 
 @pytest.fixture
-def rows() -> SourceRows:
+def rows() -> ReadRows:
     return aws_cli.parse_examples(FILES)
 
 
-def test_question_and_answer_read_as_documented(rows: SourceRows) -> None:
+def test_question_and_answer_read_as_documented(rows: ReadRows) -> None:
     first = rows.conversations[0]
     assert first.id == "secretsmanager/delete-resource-policy.rst#1"
     assert [message["content"] for message in first.messages] == [
@@ -70,14 +70,14 @@ def test_question_and_answer_read_as_documented(rows: SourceRows) -> None:
     ]
 
 
-def test_numbering_mark_up_and_nested_operations(rows: SourceRows) -> None:
+def test_numbering_mark_up_and_nested_operations(rows: ReadRows) -> None:
     by_id = {row.id: row.messages for row in rows.conversations}
-    assert by_id["s3/cp.rst#1"][0]["content"].startswith("Copying a .jpg file to S3 (s3). Which")
+    assert text_of(by_id["s3/cp.rst#1"][0]).startswith("Copying a .jpg file to S3 (s3). Which")
     assert by_id["s3/cp.rst#1"][1]["content"] == "aws s3 cp"
     assert by_id["ec2/wait/image-exists.rst#1"][1]["content"] == "aws ec2 wait image-exists"
 
 
-def test_every_example_is_kept_or_counted(rows: SourceRows) -> None:
+def test_every_example_is_kept_or_counted(rows: ReadRows) -> None:
     assert [row.id for row in rows.conversations] == [
         "secretsmanager/delete-resource-policy.rst#1",
         "s3/cp.rst#1",
@@ -99,12 +99,6 @@ def test_every_example_is_kept_or_counted(rows: SourceRows) -> None:
     assert rows.num_read == len(rows.conversations) + len(rows.rejects) + sum(rows.dropped.values())
 
 
-def test_one_title_under_two_services_shares_a_group(rows: SourceRows) -> None:
-    groups = {row.id: row.group for row in rows.conversations}
-    assert groups["ec2/create-tags.rst#1"] == groups["ecs/tag-resource.rst#1"]
-    assert len(set(groups.values())) == 4
-
-
 def test_the_pinned_package() -> None:
     wheel = cached_wheel(
         package=aws_cli.PACKAGE, version=aws_cli.VERSION, sha256=aws_cli.WHEEL_SHA256
@@ -116,5 +110,5 @@ def test_the_pinned_package() -> None:
     assert len(rows.conversations) == 6_461
     assert rows.num_read == len(rows.conversations) + len(rows.rejects) + sum(rows.dropped.values())
     assert len({row.id for row in rows.conversations}) == 6_461
-    assert all(row.messages[1]["content"].startswith("aws ") for row in rows.conversations)
+    assert all(text_of(row.messages[1]).startswith("aws ") for row in rows.conversations)
     assert rows.rejects == []

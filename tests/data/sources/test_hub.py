@@ -1,23 +1,28 @@
+"""Data sets as `datasets` streams them, here from local folders."""
+
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from configs.errors import UserError
-from configs.load import load_config
 from configs.schema import HubDataSource
 from data.conversation import Reject
-from data.load_source import load_source
+from data.load_source import open_source
+from data.sources.hub import HubRows, open_hub, resolve_revision
+from tests.data.sources.reading import asked, read_all
 
 pytestmark = pytest.mark.usefixtures("own_datasets_cache")
 
-CONFIGS = Path(__file__).parents[3] / "configs"
 Rows = list[dict[str, Any]]
 BuildSource = Callable[..., HubDataSource]
+SHAPE = {"kind": "question_answer", "question": "q", "answer": "a"}
+ROWS = [{"q": "1", "a": "x"}, {"q": "2", "a": "y"}, {"q": "3", "a": "z"}]
 
 
 @pytest.fixture
@@ -31,80 +36,133 @@ def build_source(tmp_path: Path) -> BuildSource:
                 pq.write_table(pa.Table.from_pylist(rows), file)
             else:
                 file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        source = {"kind": "hub", "id": str(folder), "licence": "CC0-1.0"}
-        templates = {"prompt": "{{ q }}", "answer": "{{ a }}"}
-        return HubDataSource.model_validate(source | templates | options)
+        given = {"kind": "hub", "id": str(folder), "licence": "CC0-1.0", "shape": SHAPE}
+        return HubDataSource.model_validate(given | options)
 
     return build
 
 
-def load_error(source: HubDataSource) -> UserError:
+def error_of(source: HubDataSource) -> UserError:
     with pytest.raises(UserError) as caught:
-        load_source(source)
+        read_all(open_source(source))
     return caught.value
 
 
-def texts(source: HubDataSource) -> list[tuple[str, ...]]:
-    return [
-        tuple(turn["content"] for turn in conversation.messages)
-        for conversation in load_source(source).conversations
-    ]
-
-
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
-def test_templates_make_the_two_turns(build_source: BuildSource, suffix: str) -> None:
-    rows = [
-        {"q": "one & <two>", "tags": ["a", "b"], "a": {"text": "yes"}, "n": 2},
-        {"q": "日本", "tags": ["c", "d"], "a": {"text": "no"}, "n": 0},
-    ]
-    source = build_source(
-        {"train": rows},
-        suffix,
-        prompt="{{ q }}\n\n{% for tag in tags %}[{{ tag }}]{% endfor %}",
-        answer="{{ a.text | upper }} {{ n + 1 }}",
+def test_rows_know_their_place_and_are_free_to_be_held_out(
+    suffix: str, build_source: BuildSource
+) -> None:
+    source = build_source({"train": ROWS}, suffix)
+    opened = open_source(source)
+    rows = read_all(opened)
+    assert [row.id for row in rows.conversations] == [f"{source.id}[train][{n}]" for n in range(3)]
+    assert {row.side for row in rows.conversations} == {""}
+    assert (opened.licence, opened.attribution, opened.told) == ("CC0-1.0", source.id, "")
+
+
+def test_official_splits_decide_the_side(build_source: BuildSource) -> None:
+    splits = {"train": ROWS[:1], "validation": ROWS[1:2], "test": ROWS[2:]}
+
+    def sides(**names: str) -> list[tuple[str, str]]:
+        rows = read_all(open_source(build_source(splits, **names))).conversations
+        return [(row.messages[0]["content"], row.side) for row in rows]  # type: ignore[misc]
+
+    assert sides(test_split="test") == [("1", "train"), ("3", "test")]
+    assert sides(validation_split="validation") == [("1", ""), ("2", "validation")]
+    both = sides(validation_split="validation", test_split="test")
+    assert both == [("1", "train"), ("2", "validation"), ("3", "test")]
+    assert sides(train_split="validation") == [("2", "")]
+
+
+def test_ids_groups_and_listed_test_ids(build_source: BuildSource, tmp_path: Path) -> None:
+    rows = [row | {"key": 100 + n, "case": "c"} for n, row in enumerate(ROWS)]
+    ids = tmp_path / "ids.json"
+    ids.write_text("[101]")
+    source = build_source({"train": rows}, id_column="key", group_column="case", test_ids_path=ids)
+    found = [(row.id, row.group, row.side) for row in read_all(open_source(source)).conversations]
+    assert found == [("100", "c", "train"), ("101", "c", "test"), ("102", "c", "train")]
+
+
+def test_empty_cells_are_rejects_not_learned_as_none(build_source: BuildSource) -> None:
+    source = build_source({"train": [*ROWS, {"q": "4", "a": None}]}, "parquet")
+    rows = read_all(open_source(source))
+    assert rows.rejects == [Reject(where=f"{source.id}[train][3]", reason="`a` is empty")]
+    assert (rows.num_read, asked(rows)) == (4, ["1", "2", "3"])
+
+
+def test_the_shape_is_detected(build_source: BuildSource) -> None:
+    rows = [{"question": "q", "choices": ["x", "y"], "answer": 0}]
+    source = build_source({"train": rows}, "parquet", shape=None)
+    opened = open_source(source)
+    assert opened.told.startswith(f"{source.id}, shape multiple_choice (question: question, ")
+    assert asked(read_all(opened)) == ["q\n\nA) x\nB) y\n\nAnswer with the letter."]
+
+
+def test_classes_are_told_by_name_where_they_are_the_answer(tmp_path: Path) -> None:
+    features = datasets.Features(
+        {
+            "text": datasets.Value("string"),
+            "label": datasets.ClassLabel(names=["Fair", "Unfair"]),
+            "labels": datasets.List(datasets.ClassLabel(names=["Choice of law", "Arbitration"])),
+        }
     )
-    assert texts(source) == [
-        ("one & <two>\n\n[a][b]", "YES 3"),
-        ("日本\n\n[c][d]", "NO 1"),
+    rows = {"text": ["p", "q", "r"], "label": [1, 0, -1], "labels": [[0, 1], [], [1]]}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train.parquet")
+
+    def answers(shape: dict[str, Any]) -> list[str]:
+        given = {"kind": "hub", "id": str(tmp_path), "shape": shape}
+        rows = read_all(open_source(HubDataSource.model_validate(given)))
+        return [str(row.messages[1]["content"]) for row in rows.conversations]
+
+    free = {"kind": "question_answer", "question": "text"}
+    assert answers(free | {"answer": "label"}) == ["Unfair", "Fair"]
+    assert answers(free | {"answer": "labels"}) == [
+        "Choice of law, Arbitration",
+        "none",
+        "Arbitration",
     ]
+    template = {"kind": "template", "prompt": "{{ text }}", "answer": "{{ label }}"}
+    assert answers(template) == ["1", "0", "-1"]
+    turns = {"kind": "messages"}
+    with pytest.raises(UserError, match="no column `messages`"):
+        answers(turns)
 
 
-def test_rows_know_their_place_and_are_free_to_be_held_out(build_source: BuildSource) -> None:
-    source = build_source({"train": [{"q": "1", "a": "x"}, {"q": "2", "a": "y"}]})
-    loaded = load_source(source)
-    ids = [conversation.id for conversation in loaded.conversations]
-    assert ids == [f"{source.id}[train][0]", f"{source.id}[train][1]"]
-    assert {conversation.side for conversation in loaded.conversations} == {""}
-    assert (loaded.num_read, loaded.rejects) == (2, [])
-    assert (loaded.licence, loaded.attribution) == ("CC0-1.0", source.id)
-
-
-def test_an_official_test_split_decides_the_side(build_source: BuildSource) -> None:
-    source = build_source(
-        {"fit": [{"q": "1", "a": "x"}], "held": [{"q": "2", "a": "y"}, {"q": "3", "a": "z"}]},
-        train_split="train",
-        test_split="test",
-    )
+def test_files_that_names_do_not_tell_are_read_by_pattern(
+    build_source: BuildSource, tmp_path: Path
+) -> None:
+    source = build_source({}, test_split="test")
     folder = Path(source.id)
-    (folder / "fit.jsonl").rename(folder / "train.jsonl")
-    (folder / "held.jsonl").rename(folder / "test.jsonl")
-    rows = load_source(source).conversations
+    (folder / "all.tsv").write_text("q\ta\n1\tx\n2\ty\n")
+    (folder / "held.csv").write_text("q,a\n3,z\n")
+    opened = open_hub(source, files={"train": "all.tsv", "test": "held.csv"})
+    rows = read_all(opened).conversations
     assert [(row.messages[0]["content"], row.side) for row in rows] == [
         ("1", "train"),
-        ("2", "test"),
+        ("2", "train"),
         ("3", "test"),
     ]
 
 
-def test_a_split_by_another_name_is_trained_on(build_source: BuildSource) -> None:
-    rows = {"train": [{"q": "1", "a": "x"}], "validation": [{"q": "2", "a": "y"}]}
-    assert texts(build_source(rows, train_split="validation")) == [("2", "y")]
+def test_many_rows_come_in_several_chunks(build_source: BuildSource) -> None:
+    rows = [{"q": f"{n} " + "x" * 2000, "a": "y"} for n in range(5000)]
+    source = build_source({"train": rows}, "parquet")
+    opened = open_source(source)
+    assert len(list(opened.chunks())) > 2
+    places = [row.where for row in read_all(opened).conversations]
+    assert places == [f"{source.id}[train][{n}]" for n in range(5000)]
+
+
+def test_a_template_that_fits_no_row_is_told_the_columns(build_source: BuildSource) -> None:
+    shape = {"kind": "template", "prompt": "{{ query }}", "answer": "{{ a }}"}
+    error = error_of(build_source({"train": ROWS}, shape=shape))
+    assert "asks for what is not there: 'query' is undefined" in error.what
+    assert "the columns are: q, a" in (error.remedy or "")
 
 
 def test_a_split_that_is_not_there_is_told_with_those_that_are(build_source: BuildSource) -> None:
-    rows = {"train": [{"q": "1", "a": "x"}], "validation": [{"q": "2", "a": "y"}]}
-    source = build_source(rows, test_split="test")
-    error = load_error(source)
+    source = build_source({"train": ROWS, "validation": ROWS}, test_split="test")
+    error = error_of(source)
     assert error.what == (
         f"cannot read split 'test' of {source.id}: "
         "Bad split: test. Available splits: ['train', 'validation']"
@@ -112,141 +170,52 @@ def test_a_split_that_is_not_there_is_told_with_those_that_are(build_source: Bui
     assert error.where == "data.source"
 
 
-@pytest.mark.parametrize("name", ["prompt", "answer"])
-def test_a_template_that_asks_for_a_missing_column_is_told_the_columns(
-    build_source: BuildSource, name: str
-) -> None:
-    source = build_source({"train": [{"q": "1", "a": "x"}]}, **{name: "{{ query }}"})
-    error = load_error(source)
-    assert (
-        error.what == f"the template of '{name}' asks for what is not there: 'query' is undefined"
-    )
-    assert error.where == f"data.source.{name} ({source.id}[train][0])"
-    assert error.remedy == "the columns are: q, a"
-
-
-def test_a_letter_beyond_the_alphabet_is_told_not_left_empty(build_source: BuildSource) -> None:
-    source = build_source({"train": [{"q": "1", "a": 4}]}, answer="{{ 'ABCD'[a] }}")
-    assert "has no element 4" in load_error(source).what
-
-
-@pytest.mark.parametrize("template", ["{{ q + 1 }}", "{{ 1 / 0 }}", "{{ q.__class__.mro() }}"])
-def test_a_template_that_fails_on_a_row_is_told(build_source: BuildSource, template: str) -> None:
-    error = load_error(build_source({"train": [{"q": "1", "a": "x"}]}, prompt=template))
-    assert error.what.startswith("the template of 'prompt' fails: ")
-    assert error.remedy is not None
-    assert error.remedy.endswith("the columns are: q, a")
-
-
-@pytest.mark.parametrize("template", ["{{ q", "{% for x in q %}", "{{ q | nosuchfilter }}"])
-def test_a_template_that_is_no_template_is_told(build_source: BuildSource, template: str) -> None:
-    error = load_error(build_source({"train": [{"q": "1", "a": "x"}]}, answer=template))
-    assert error.what.startswith("the template of 'answer' is not valid Jinja: ")
-    assert error.where == "data.source.answer"
-
-
-@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
-def test_empty_cells_are_rejected_not_learned_as_none(
-    build_source: BuildSource, suffix: str
-) -> None:
-    rows = [{"q": "1", "a": "x"}, {"q": "2", "a": None}, {"q": " ", "a": "z"}, {"q": "4", "a": "w"}]
-    source = build_source({"train": rows}, suffix)
-    loaded = load_source(source)
-    assert loaded.rejects == [
-        Reject(where=f"{source.id}[train][1]", reason="turn 2 (assistant) is empty"),
-        Reject(where=f"{source.id}[train][2]", reason="turn 1 (user) is empty"),
-    ]
-    assert loaded.num_read == 4
-    assert texts(source) == [("1", "x"), ("4", "w")]
-
-
-def test_a_repository_that_cannot_be_reached_is_told() -> None:
-    source = HubDataSource(
-        kind="hub", id="tunery-tests/none", prompt="{{ q }}", answer="{{ a }}", licence="x"
-    )
-    error = load_error(source)
-    assert error.what.startswith("cannot read split 'train' of tunery-tests/none: ")
-    assert error.remedy is not None
-    assert "the network" in error.remedy
-
-
 @pytest.mark.parametrize("content", [b"{broken\n", b""], ids=["broken", "empty"])
 def test_files_without_rows_are_told(build_source: BuildSource, content: bytes) -> None:
     source = build_source({"train": []})
     (Path(source.id) / "train.jsonl").write_bytes(content)
-    error = load_error(source)
+    error = error_of(source)
     assert error.what.startswith(f"cannot read split 'train' of {source.id}: ")
 
 
 def test_a_folder_without_data_is_told(tmp_path: Path) -> None:
-    source = HubDataSource(kind="hub", id=str(tmp_path), prompt="q", answer="a", licence="x")
-    assert "doesn't contain any data files" in load_error(source).what
+    source = HubDataSource(kind="hub", id=str(tmp_path))
+    assert "doesn't contain any data files" in error_of(source).what
 
 
-# The templates of the committed variants, on a row as their data sets have it.
+# Which commit, and what is a folder.
 
 
-def committed(name: str, build_source: BuildSource, row: dict[str, Any]) -> HubDataSource:
-    configured = load_config(CONFIGS / f"{name}.yaml").data.source
-    assert isinstance(configured, HubDataSource)
-    local = build_source({"train": [row], "test": [row]}, "parquet")
-    return configured.model_copy(update={"id": local.id, "subset": None})
+def test_a_repository_that_cannot_be_reached_is_told() -> None:
+    error = error_of(HubDataSource(kind="hub", id="tunery-tests/none"))
+    assert error.what.startswith("cannot read tunery-tests/none: ")
+    assert "the network" in (error.remedy or "")
 
 
-def test_medical_rows_read_as_questions_with_options(build_source: BuildSource) -> None:
-    row = {
-        "question": "A 23-year-old pregnant woman has burning upon urination. Best treatment?",
-        "answer": "Nitrofurantoin",
-        "options": {
-            "A": "Ampicillin",
-            "B": "Ceftriaxone",
-            "C": "Doxycycline",
-            "D": "Nitrofurantoin",
-        },
-        "meta_info": "step2&3",
-        "answer_idx": "D",
-    }
-    expected = (
-        "A 23-year-old pregnant woman has burning upon urination. Best treatment?\n"
-        "\n"
-        "A) Ampicillin\n"
-        "B) Ceftriaxone\n"
-        "C) Doxycycline\n"
-        "D) Nitrofurantoin\n"
-        "\n"
-        "Answer with the letter.",
-        "D",
-    )
-    assert texts(committed("medical", build_source, row)) == [expected, expected]
+def test_a_commit_needs_no_question_to_the_hub() -> None:
+    commit = "0123456789" * 4
+    assert resolve_revision("tunery-tests/none", commit) == commit
+    source = HubDataSource(kind="hub", id="tunery-tests/none", revision=commit)
+    assert error_of(source).what.startswith("cannot read split 'train' of tunery-tests/none: ")
 
 
-def test_legal_rows_read_as_a_passage_with_holdings(build_source: BuildSource) -> None:
-    row = {
-        "context": "The court agreed. See Smith v. Jones (<HOLDING>).",
-        "endings": [f"holding that {n}" for n in ("one", "two", "three", "four", "five")],
-        "label": 3,
-    }
-    expected = (
-        "The court agreed. See Smith v. Jones (<HOLDING>).\n"
-        "\n"
-        "Which holding is meant?\n"
-        "\n"
-        "A) holding that one\n"
-        "B) holding that two\n"
-        "C) holding that three\n"
-        "D) holding that four\n"
-        "E) holding that five\n"
-        "\n"
-        "Answer with the letter.",
-        "D",
-    )
-    assert texts(committed("legal", build_source, row)) == [expected, expected]
+def test_a_folder_is_told_from_a_repository_by_its_first_character(
+    build_source: BuildSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = build_source({"train": ROWS})
+    monkeypatch.chdir(tmp_path)
+    opened = open_source(source.model_copy(update={"id": "./rows"}))
+    assert isinstance(opened, HubRows)
+    assert (opened.revision, read_all(opened).num_read) == ("", 3)
+    # A folder of that name does not make `owner/name` a local one.
+    (tmp_path / "owner").mkdir()
+    (tmp_path / "rows").rename(tmp_path / "owner" / "name")
+    error = error_of(source.model_copy(update={"id": "owner/name"}))
+    assert error.what.startswith("cannot read owner/name: ")
 
 
-def test_support_rows_read_as_a_task_and_its_command(build_source: BuildSource) -> None:
-    row = {"nl": "Count lines in a.txt", "bash": "wc -l < a.txt | awk '{print $1}'"}
-    expected = (
-        "Count lines in a.txt\nAnswer with one Bash command and nothing else.",
-        "wc -l < a.txt | awk '{print $1}'",
-    )
-    assert texts(committed("support", build_source, row)) == [expected, expected]
+def test_folders_that_cannot_be_read_are_told(build_source: BuildSource, tmp_path: Path) -> None:
+    missing = build_source({"train": ROWS}).model_copy(update={"id": str(tmp_path / "none")})
+    assert error_of(missing).what == f"no such folder: {tmp_path / 'none'}"
+    pinned = build_source({"train": ROWS}, revision="main")
+    assert error_of(pinned).what == "a local folder has no revision"

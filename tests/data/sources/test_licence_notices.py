@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from data.conversation import SourceRows
+from data.conversation import ReadRows
 from data.packages import cached_wheel
 from data.sources import licence_notices
 
@@ -32,7 +32,7 @@ def rule(body: str, *, expression: str = "mit", end: str = "---", header: str = 
     return "\n".join([*lines, *header.splitlines(), end, "", body, ""]).encode()
 
 
-def parse(rules: dict[str, bytes]) -> SourceRows:
+def parse(rules: dict[str, bytes]) -> ReadRows:
     return licence_notices.parse_notices(
         rules={f"licensedcode/data/rules/{name}": content for name, content in rules.items()},
         licences={
