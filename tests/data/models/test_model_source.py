@@ -1,20 +1,16 @@
 import hashlib
-import json
-import shutil
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tokenizers import pre_tokenizers
 
 from configs.errors import UserError
 from configs.schema import ModelConfig
 from data.cache import cache_folder
-from data.model_source import load_tokenizer, resolve_checkpoint
+from data.models.model_source import resolve_checkpoint
 from data.packages import cached_wheel
+from data.tokens.load_tokenizer import load_tokenizer
 from tests.tiny_gguf import write_tiny_gguf
-from tests.tiny_model import build_tiny_tokenizer
 
 
 def model_of(**source: object) -> ModelConfig:
@@ -25,12 +21,6 @@ def resolve_error(**source: object) -> UserError:
     with pytest.raises(UserError) as caught:
         resolve_checkpoint(model_of(**source))
     return caught.value
-
-
-@pytest.fixture
-def own_copy(tiny_checkpoint: Path, tmp_path: Path) -> Path:
-    """A tiny checkpoint that a test may damage."""
-    return Path(shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint"))
 
 
 # Folders.
@@ -44,58 +34,6 @@ def test_a_folder_without_a_checkpoint_is_told(tmp_path: Path) -> None:
     error = resolve_error(kind="folder", path=tmp_path)
     assert error.what == "no checkpoint there (config.json is missing)"
     assert error.where == str(tmp_path)
-
-
-def test_the_tokenizer_of_a_folder(tiny_checkpoint: Path) -> None:
-    tokenizer = load_tokenizer(tiny_checkpoint)
-    text = "  12 日本 <|im_end|>"
-    assert tokenizer(text)["input_ids"] == build_tiny_tokenizer()(text)["input_ids"]
-    assert (tokenizer.eos_token, tokenizer.pad_token_id) == ("<|im_end|>", 2)
-
-
-def test_a_tokenizer_without_a_padding_token_is_refused(own_copy: Path) -> None:
-    file = own_copy / "tokenizer_config.json"
-    settings = json.loads(file.read_text())
-    del settings["pad_token"]
-    file.write_text(json.dumps(settings))
-    with pytest.raises(UserError, match="the tokenizer names no padding token") as caught:
-        load_tokenizer(own_copy)
-    assert caught.value.where == str(file)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda folder: (folder / "tokenizer.json").unlink(),
-        lambda folder: (folder / "tokenizer.json").write_text("{"),
-        lambda folder: (folder / "config.json").write_text("{"),
-        lambda folder: (folder / "config.json").unlink(),
-    ],
-    ids=["no tokenizer", "broken tokenizer", "broken config", "no config"],
-)
-def test_a_folder_whose_tokenizer_cannot_be_loaded_is_told(
-    own_copy: Path, damage: Callable[[Path], object]
-) -> None:
-    damage(own_copy)
-    with pytest.raises(UserError, match="cannot load the model's tokenizer: ") as caught:
-        load_tokenizer(own_copy)
-    assert caught.value.where == str(own_copy)
-
-
-@pytest.mark.parametrize(("model_type", "is_mended"), [("mistral3", True), ("llama", False)])
-def test_the_known_fault_of_mistrals_tokenizer_is_put_right(
-    own_copy: Path, model_type: str, is_mended: bool
-) -> None:
-    tokenizer = json.loads((own_copy / "tokenizer.json").read_text())
-    # The library looks for the fault in vocabularies of more than 100,000 only.
-    vocabulary = tokenizer["model"]["vocab"]
-    vocabulary |= {f"<{number}>": number for number in range(len(vocabulary), 100_001)}
-    (own_copy / "tokenizer.json").write_text(json.dumps(tokenizer))
-    (own_copy / "config.json").write_text(json.dumps({"model_type": model_type}))
-    loaded = load_tokenizer(own_copy)
-    assert isinstance(loaded.backend_tokenizer.pre_tokenizer, pre_tokenizers.Sequence)
-    pieces = loaded.backend_tokenizer.pre_tokenizer.pre_tokenize_str("camelCase")
-    assert [piece for piece, _ in pieces] == (["camel", "Case"] if is_mended else ["camelCase"])
 
 
 # The hub.
