@@ -177,19 +177,19 @@ def _run_stages(
 
 def _prepare(directory: "RunDirectory", config: "RunConfig", console: "Console") -> "StageResult":
     from configs.run_directory import run_stage
-    from data.fingerprint import model_fingerprint, source_fingerprint
+    from data.fingerprint import data_fingerprint, model_fingerprint
 
     def work(resume: bool) -> dict[str, Any]:
         from data.prepare import prepare
 
-        return prepare(config, directory.path / "data")
+        return prepare(config, directory.path / "data", console=console)
 
     return run_stage(
         directory,
         "prepare",
         settings={
             "data": config.data.model_dump(mode="json"),
-            "source_files": source_fingerprint(config.data.source),
+            "source_files": data_fingerprint(config.data),
             "model": config.model.model_dump(mode="json"),
             "model_files": model_fingerprint(config.model),
         },
@@ -205,7 +205,7 @@ def _train(directory: "RunDirectory", config: "RunConfig", console: "Console") -
     from data.fingerprint import model_fingerprint
 
     def work(resume: bool) -> dict[str, Any]:
-        from data.model_source import resolve_checkpoint
+        from data.models.model_source import resolve_checkpoint
         from train.adapter import TrainFiles, train_adapter
 
         path = directory.path
@@ -240,7 +240,7 @@ def _merge(directory: "RunDirectory", config: "RunConfig", console: "Console") -
     from data.fingerprint import model_fingerprint
 
     def work(resume: bool) -> dict[str, Any]:
-        from data.model_source import resolve_checkpoint
+        from data.models.model_source import resolve_checkpoint
         from train.artefacts import make_artefacts
 
         checkpoint = resolve_checkpoint(config.model)

@@ -18,10 +18,10 @@ from inspect_ai.scorer import CORRECT, INCORRECT, Score, Scorer, Target, accurac
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from configs.errors import UserError
-from data.conversation import Conversation, Message
-from evals.rows import question_turns, reference_answer
+from data.conversation import Conversation, Message, Role, text_of
+from evals.rows import is_plain, question_turns, reference_answer
 
-MESSAGE_TYPES = {
+MESSAGE_TYPES: dict[Role, type[ChatMessage]] = {
     "system": ChatMessageSystem,
     "user": ChatMessageUser,
     "assistant": ChatMessageAssistant,
@@ -77,12 +77,13 @@ def choose_examples(
     answers differ; longer rows, and then answers already shown, are taken only where that third
     does not hold enough. Errors: `UserError` where there are fewer rows than `count`.
     """
-    if len(train_rows) < count:
+    plain = [row for row in train_rows if is_plain(row)]
+    if len(plain) < count:
         raise UserError(
-            f"{count} worked examples need as many training rows; there are {len(train_rows)}",
+            f"{count} worked examples need as many plain training rows; there are {len(plain)}",
             remedy="lower evaluation.num_examples",
         )
-    by_length = sorted(train_rows, key=lambda row: (_num_characters(row), row.id))
+    by_length = sorted(plain, key=lambda row: (_num_characters(row), row.id))
     num_short = -(-len(by_length) // 3)
     short, rest = by_length[:num_short], by_length[num_short:]
     random.Random(seed).shuffle(short)  # noqa: S311 (nothing secret depends on it)
@@ -134,7 +135,7 @@ def _prompt(row: Conversation, examples: Sequence[Conversation]) -> list[Message
 
 
 def _build_input(row: Conversation, examples: Sequence[Conversation]) -> list[ChatMessage]:
-    return [MESSAGE_TYPES[turn["role"]](content=turn["content"]) for turn in _prompt(row, examples)]
+    return [MESSAGE_TYPES[turn["role"]](content=text_of(turn)) for turn in _prompt(row, examples)]
 
 
 def _refuse_leaks(rows: Sequence[Conversation], examples: Sequence[Conversation]) -> None:
@@ -149,7 +150,7 @@ def _refuse_leaks(rows: Sequence[Conversation], examples: Sequence[Conversation]
 
 
 def _question_key(row: Conversation) -> str:
-    turns = (turn["content"] for turn in question_turns(row) if turn["role"] != "system")
+    turns = (text_of(turn) for turn in question_turns(row) if turn["role"] != "system")
     return " ".join(" ".join(turns).split()).casefold()
 
 

@@ -23,3 +23,11 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny_model import build_tiny_checkpoint
 
     return build_tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint")
+
+
+@pytest.fixture(scope="session")
+def mistral_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a full-size v7-tekken tokenizer without weights; read-only by agreement."""
+    from tests.mistral_tokenizer import build_mistral_checkpoint
+
+    return build_mistral_checkpoint(tmp_path_factory.mktemp("mistral") / "checkpoint")

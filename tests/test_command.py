@@ -44,7 +44,7 @@ model:
   source: {{kind: folder, path: {tiny_checkpoint}}}
   max_length: 96
 data:
-  source: {{kind: jsonl, path: rows.jsonl}}
+  source: {{kind: files, path: rows.jsonl}}
   test_fraction: 0.2
   validation_fraction: 0.2
 train: {{num_steps: 2}}
@@ -115,7 +115,7 @@ def test_rows_without_an_assistant_turn(config_file: Path, tmp_path: Path) -> No
     line = '{"messages": [{"role": "user", "content": "Hello?"}]}\n'
     (tmp_path / "rows.jsonl").write_text(line * 5)
     result = tunery("prepare", str(config_file), "--runs", str(tmp_path / "runs"))
-    assert_told(result, "5 × no assistant turn")
+    assert_told(result, "of the first 5 rows 5 are not: no assistant turn", "rows.jsonl")
 
 
 def test_rows_cut_so_that_nothing_is_supervised(config_file: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from trl import SFTConfig
 from configs.errors import UserError
 from configs.schema import TrainConfig
 from data.cache import new_folder
-from data.model_source import load_tokenizer
+from data.tokens.load_tokenizer import load_tokenizer
 from train.checkpoints import MarkComplete, latest_resumable, step_of
 from train.host_memory import limit_heap_growth
 from train.progress import TrainingProgress

@@ -1,5 +1,6 @@
 """Rows, configurations and hosts that the evaluation's tests share."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,14 +13,13 @@ from data.conversation import Conversation, question_and_answer
 
 CHAPTERS = ("Circulatory", "Digestive", "Nervous", "Respiratory", "Skin")
 
-MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
-SCHEMA = pa.schema([("id", pa.string()), ("messages", pa.list_(MESSAGE))])
+SCHEMA = pa.schema([("id", pa.string()), ("messages", pa.string())])
 
 BuildConfig = Callable[..., RunConfig]
 
 
 def write_rows(file: Path, rows: Sequence[Conversation]) -> Path:
-    records = [{"id": row.id, "messages": list(row.messages)} for row in rows]
+    records = [{"id": row.id, "messages": json.dumps(row.messages)} for row in rows]
     pq.write_table(pa.Table.from_pylist(records, schema=SCHEMA), file)
     return file
 

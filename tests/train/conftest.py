@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from transformers import PreTrainedTokenizerBase
 
 from configs.schema import TrainConfig
 from data.conversation import question_and_answer
-from data.model_source import load_tokenizer
-from data.prepare import PreparedRow, write_rows
-from data.template import load_training_template, render_conversations
+from data.tokens.load_tokenizer import load_tokenizer
+from data.tokens.template import load_renderer, render_conversations
 from train.adapter import TrainFiles
 
 COLOURS = ["blue", "green", "red", "white", "black", "grey", "yellow"]
@@ -43,18 +44,15 @@ def train_files(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> TrainFile
         )
         for number in range(40)
     ]
-    rendered = render_conversations(
-        [conversation.messages for conversation in conversations],
-        tokenizer,
-        template=load_training_template(tokenizer),
-        max_length=256,
+    rendered = render_conversations(conversations, load_renderer(tokenizer), max_length=256)
+    table = pa.table(
+        {
+            "input_ids": [one.input_ids for one in rendered],
+            "assistant_mask": [one.assistant_mask for one in rendered],
+        }
     )
-    rows = [
-        PreparedRow(conversation, "train", one)
-        for conversation, one in zip(conversations, rendered, strict=True)
-    ]
-    write_rows(tmp_path / "train.parquet", rows[:32])
-    write_rows(tmp_path / "validation.parquet", rows[32:])
+    pq.write_table(table.slice(0, 32), tmp_path / "train.parquet")
+    pq.write_table(table.slice(32), tmp_path / "validation.parquet")
     return TrainFiles(
         tmp_path / "train.parquet",
         tmp_path / "validation.parquet",

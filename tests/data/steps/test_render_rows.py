@@ -1,0 +1,215 @@
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pytest
+
+from data.splits import BEYOND_LIMIT, NEAR_TEST, REJECT_REASONS, SIDES, TASK, TEST, TRAIN
+from data.steps.render_rows import (
+    ROW_SCHEMA,
+    BucketDecisions,
+    RenderResult,
+    RenderTask,
+    render_bucket,
+)
+from data.steps.spool import Spool
+from tests.data.spool_rows import spool_batch, spool_row
+
+TOOLS = [{"type": "function", "function": {"name": "look_up", "parameters": {}}}]
+CALL = {"id": "call_1", "type": "function", "function": {"name": "look_up", "arguments": "{}"}}
+WITH_TOOLS = [
+    {"role": "user", "content": "Which one?"},
+    {"role": "assistant", "content": "", "tool_calls": [CALL]},
+    {"role": "tool", "content": "that", "tool_call_id": "call_1"},
+    {"role": "assistant", "content": "That one."},
+]
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
+    "+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+WITH_IMAGE = [
+    {"role": "user", "content": [{"type": "image_url", "image_url": {"url": PIXEL}}]},
+    {"role": "assistant", "content": "a pixel"},
+]
+
+
+class Rendering:
+    """Renders one bucket of rows, all decisions given in the order of their ids."""
+
+    def __init__(self, folder: Path, checkpoint: Path) -> None:
+        self.spool = Spool(folder / "spool")
+        self.spool.folder.mkdir()
+        self.checkpoint = checkpoint
+
+    def __call__(
+        self,
+        rows: Sequence[dict[str, Any]],
+        actions: Sequence[int],
+        *,
+        max_length: int = 512,
+        system_prompt: str | None = None,
+        **decisions: Any,  # noqa: ANN401
+    ) -> RenderResult:
+        table = pa.Table.from_batches([spool_batch(rows)])
+        self.spool.replace(0, table)
+        order = [[row["id"] for row in rows].index(id) for id in table.column("id").to_pylist()]
+        given = {
+            "actions": np.array(actions, np.int8),
+            "renamed": np.zeros(len(rows), bool),
+            "copied": np.zeros(len(rows), np.float32),
+        } | decisions
+        arrays = {name: np.asarray(values)[order] for name, values in given.items()}
+        task = RenderTask(
+            spool=self.spool,
+            checkpoint=self.checkpoint,
+            system_prompt=system_prompt,
+            max_length=max_length,
+        )
+        return render_bucket(task, BucketDecisions(bucket=0, num_samples=2, **arrays))
+
+
+@pytest.fixture
+def render(tmp_path: Path, tiny_checkpoint: Path) -> Rendering:
+    return Rendering(tmp_path, tiny_checkpoint)
+
+
+def reasons(result: RenderResult) -> dict[str, str]:
+    return {reject.where.removeprefix("rows.jsonl:"): reject.reason for _, reject in result.rejects}
+
+
+def test_each_row_goes_where_it_was_decided(render: Rendering) -> None:
+    rows = [spool_row(str(n), "answer " * n) for n in range(1, 7)]
+    result = render(rows, [0, 1, 2, TASK, NEAR_TEST, BEYOND_LIMIT])
+    ids = {side: table.column("id").to_pylist() for side, table in result.tables.items()}
+    assert ids == {"train": ["1"], "validation": ["2"], "test": ["3"]}
+    # What a rule of the configuration leaves out is counted elsewhere.
+    assert reasons(result) == {"5": REJECT_REASONS[NEAR_TEST]}
+    assert [SIDES[side] for side in result.statistics["side"]] == ["train", "validation", "test"]
+    for side, table in result.tables.items():
+        assert table.schema.equals(ROW_SCHEMA)
+        counts = result.statistics[SIDES.index(side)]
+        assert counts["length"] == len(table.column("input_ids")[0])
+        assert counts["supervised"] == sum(table.column("assistant_mask")[0].as_py())
+        assert (
+            table.column("id")[0].as_py()
+            == render.spool.read(0).column("id")[int(counts["row"])].as_py()
+        )
+
+
+def test_many_rows_are_rendered_in_slices_as_in_one(
+    render: Rendering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [spool_row(f"Which number is {n}?", f"It is {n}.") for n in range(50)]
+    whole = render(rows, [TRAIN] * 50)
+    monkeypatch.setattr("data.steps.render_rows.ROWS_AT_A_TIME", 7)
+    cut = render(rows, [TRAIN] * 50)
+    assert cut.tables["train"].combine_chunks().equals(whole.tables["train"].combine_chunks())
+    assert (cut.statistics == whole.statistics).all()
+
+
+def test_ids_given_twice_get_a_part_of_their_contents_hash(render: Rendering) -> None:
+    rows = [spool_row("1"), spool_row("2")]
+    result = render(rows, [TRAIN, TRAIN], renamed=[True, False])
+    ids = sorted(result.tables["train"].column("id").to_pylist())
+    assert ids == [f"1 #{rows[0]['key'].hex()[:8]}", "2"]
+
+
+def test_the_share_of_copied_words_is_kept(render: Rendering) -> None:
+    result = render([spool_row("1"), spool_row("2")], [TEST, TEST], copied=[0.25, 0.0])
+    table = result.tables["test"]
+    shares = dict(
+        zip(table.column("id").to_pylist(), table.column("copied_share").to_pylist(), strict=True)
+    )
+    assert shares == {"1": 0.25, "2": 0.0}
+
+
+def test_what_is_known_of_a_row_stays_with_it_when_others_before_it_are_out(
+    render: Rendering,
+) -> None:
+    rows = [spool_row(str(n), "x" * 500 if n % 2 else "short") for n in range(12)]
+    result = render(
+        rows,
+        [TEST] * 12,
+        max_length=120,
+        copied=[n / 16 for n in range(12)],
+        renamed=[n == 4 for n in range(12)],
+    )
+    table, spooled = result.tables["test"], render.spool.read(0).column("id").to_pylist()
+    found = {row["id"].partition(" #")[0]: row for row in table.to_pylist()}
+    assert sorted(found, key=int) == ["0", "2", "4", "6", "8", "10"]
+    assert all(row["copied_share"] == int(id) / 16 for id, row in found.items())
+    assert [id for id, row in found.items() if " #" in row["id"]] == ["4"]
+    assert [spooled[row] for row in result.statistics["row"]] == list(found)
+
+
+def test_samples_are_training_rows_with_the_supervised_part_told(render: Rendering) -> None:
+    rows = [spool_row(str(n), f"answer {n}") for n in range(5)]
+    result = render(rows, [TEST, *[TRAIN] * 4])
+    assert len(result.samples) == 2
+    for spans in result.samples:
+        (supervised,) = [span.text for span in spans if span.supervised]
+        assert supervised.startswith("answer ")
+        assert supervised.endswith("<|im_end|>")
+        assert "answer 0" not in supervised
+
+
+# Rows that cannot be used.
+
+
+def test_a_row_that_is_too_long_is_cut_for_training_and_out_for_testing(render: Rendering) -> None:
+    turns = [
+        {"role": role, "content": f"{role} {n}"}
+        for n in range(20)
+        for role in ("user", "assistant")
+    ]
+    rows = [
+        spool_row("cut", messages=turns),
+        spool_row("tested", messages=turns[20:]),
+        spool_row("hopeless", "x" * 500),
+    ]
+    result = render(rows, [TRAIN, TEST, TRAIN], max_length=120)
+    assert reasons(result) == {
+        "tested": "a test row of more than 120 tokens",
+        "hopeless": "cut to 120 tokens, no assistant turn is left",
+    }
+    (counts,) = result.statistics
+    assert counts["dropped"] > 0
+    assert counts["dropped"] % 2 == 0
+    assert 90 < counts["length"] <= 120
+
+
+def test_tools_that_the_template_leaves_out_are_no_silent_loss(render: Rendering) -> None:
+    row = spool_row("tools", messages=WITH_TOOLS, tools=orjson.dumps(TOOLS))
+    assert "the chat template" in reasons(render([row], [TRAIN]))["tools"]
+
+
+def test_what_later_stages_cannot_use_yet_is_told(tmp_path: Path, mistral_checkpoint: Path) -> None:
+    render = Rendering(tmp_path, mistral_checkpoint)
+    rows = [
+        spool_row("trained", messages=WITH_TOOLS, tools=orjson.dumps(TOOLS)),
+        spool_row("tested", messages=WITH_TOOLS[2:], tools=orjson.dumps(TOOLS))
+        | {"messages": orjson.dumps([{"role": "user", "content": "q"}, *WITH_TOOLS[1:]])},
+        spool_row("offered", tools=orjson.dumps(TOOLS)),
+        spool_row("image", messages=WITH_IMAGE),
+    ]
+    result = render(rows, [TRAIN, TEST, TEST, TRAIN])
+    assert reasons(result) == {
+        "tested": "a test row with tools, which the evaluation cannot offer yet",
+        "offered": "a test row with tools, which the evaluation cannot offer yet",
+        "image": "holds images, which training does not take yet",
+    }
+    assert result.tables["train"].column("id").to_pylist() == ["trained"]
+
+
+def test_preference_pairs_keep_their_other_answer(render: Rendering) -> None:
+    row = spool_row("pair", rejected='{"role":"assistant","content":"no"}')
+    result = render([row, spool_row("plain")], [TRAIN, TRAIN])
+    table = result.tables["train"]
+    rejected = dict(
+        zip(table.column("id").to_pylist(), table.column("rejected").to_pylist(), strict=True)
+    )
+    assert rejected == {"pair": '{"role":"assistant","content":"no"}', "plain": ""}
+    assert sorted(result.statistics["preference"].tolist()) == [False, True]
