@@ -7,17 +7,14 @@ Memory is the resident set of the command and its servers together, looked at fo
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-import psutil
-
+from benchmarks.memory import run_watched
 from configs.load import load_config
-from data.load_source import load_source
-from data.model_source import resolve_checkpoint
+from data.models.model_source import resolve_checkpoint
+from data.steps.preparation import open_sources
 
 BUDGET_SECONDS = 12 * 60
 
@@ -31,12 +28,12 @@ def main() -> None:
     config = load_config(config_file)
     # Downloads are not what is measured.
     resolve_checkpoint(config.model)
-    load_source(config.data.source)
+    for opened in open_sources(config.data):
+        for chunk in opened.source.chunks():
+            opened.source.read(chunk)
     with tempfile.TemporaryDirectory() as runs:
         command = [sys.executable, "-m", "tunery", "run", str(config_file), "--runs", runs]
-        started = time.monotonic()
-        peak_bytes = _watch(subprocess.Popen(command))
-        seconds = time.monotonic() - started
+        seconds, peak_bytes = run_watched(command)
         manifest = json.loads((Path(runs) / config.name / "manifest.json").read_text())["stages"]
     for stage, record in manifest.items():
         print(f"{stage}: {record['seconds']} s, {json.dumps(record['facts'])}")
@@ -54,27 +51,6 @@ def main() -> None:
             }
         )
     )
-
-
-def _watch(process: subprocess.Popen[bytes]) -> int:
-    """Wait for `process` and return the peak of its tree's resident memory in bytes."""
-    root = psutil.Process(process.pid)
-    peak = 0
-    while process.poll() is None:
-        resident = 0
-        try:
-            for member in [root, *root.children(recursive=True)]:
-                try:
-                    resident += member.memory_info().rss
-                except psutil.NoSuchProcess:
-                    continue
-        except psutil.NoSuchProcess:
-            break
-        peak = max(peak, resident)
-        time.sleep(0.25)
-    if process.wait():
-        sys.exit(f"the demo failed with status {process.returncode}")
-    return peak
 
 
 if __name__ == "__main__":

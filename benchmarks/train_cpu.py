@@ -33,8 +33,9 @@ from trl import SFTConfig, SFTTrainer
 
 from configs.load import load_config
 from configs.schema import TrainConfig
-from data.model_source import load_tokenizer, resolve_checkpoint
+from data.models.model_source import resolve_checkpoint
 from data.prepare import prepare
+from data.tokens.load_tokenizer import load_tokenizer
 from train.adapter import build_model, build_trainer, load_rows
 from train.progress import TrainingProgress
 
