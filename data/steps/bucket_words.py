@@ -24,19 +24,16 @@ def sign_bucket(
     return sign_rows(words, ngram=ngram, threshold=threshold, template=template)
 
 
-def scan_bucket(spool: Spool, part: tuple[int, np.ndarray]) -> Hits:
+def scan_bucket(spool: Spool, evaluation: Path, part: tuple[int, np.ndarray]) -> Hits:
     """What a bucket has in common with the evaluation rows: `EvaluationIndex.scan`.
 
-    part: the bucket, and for each of its rows its number, negative where it is not trained on.
+    evaluation: folder of the index, of another name in each preparation: a process keeps the last
+    one loaded; part: the bucket, and for each of its rows its number, negative where it is not
+    trained on.
     """
     bucket, row_numbers = part
-    index = _load_evaluation(evaluation_folder(spool))
+    index = _load_evaluation(evaluation)
     return index.scan(load_words(words_file(spool, bucket)), row_numbers)
-
-
-def evaluation_folder(spool: Spool) -> Path:
-    """Where the index of the evaluation rows lies."""
-    return spool.folder / "evaluation"
 
 
 @lru_cache(maxsize=1)

@@ -4,9 +4,12 @@ An evaluation row is known where rows meant for training repeat it as a whole, o
 kept out of training), or where most of its words stand in rows that are trained on.
 """
 
+import uuid
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +20,7 @@ from data.conversation import Conversation, text_of
 from data.copies.contamination import EvaluationIndex, Hits, longest_shared_run, summarize
 from data.copies.word_ngrams import join_words, load_words, take_rows
 from data.splits import TASK, TEST, TRAIN
-from data.steps.bucket_words import evaluation_folder, scan_bucket, words_file
+from data.steps.bucket_words import scan_bucket, words_file
 from data.steps.index_rows import RowIndex
 from data.steps.leaks import Leak, find_leaks
 from data.steps.preparation import Preparation
@@ -102,7 +105,7 @@ def find_contamination(
         lines=[_told(index, one, str(label_of[one.row])) for one in found],
         pairs=[
             _told(index, one, str(label_of[one.row])) | _texts(preparation.spool, index, one)
-            for one in [one for one in found if one.known][:NUM_PAIRS_SHOWN]
+            for one in _first_known(found, label_of)
         ],
         copied=copied,
     )
@@ -129,6 +132,16 @@ def check_contamination(contamination: Contamination) -> None:
         )
 
 
+def _first_known(found: list[KnownRow], label_of: np.ndarray) -> Iterator[KnownRow]:
+    """Up to `NUM_PAIRS_SHOWN` known rows of each evaluation set."""
+    num_shown: Counter[str] = Counter()
+    for one in found:
+        label = str(label_of[one.row])
+        if one.known and num_shown[label] < NUM_PAIRS_SHOWN:
+            num_shown[label] += 1
+            yield one
+
+
 def _of_leak(leak: Leak) -> KnownRow:
     whole = leak.kind != "nearly the same question"
     return KnownRow(**leak._asdict(), known=True, coverage=1.0 if whole else None)
@@ -149,10 +162,13 @@ def _scan(preparation: Preparation, index: RowIndex, actions: np.ndarray) -> lis
     evaluation = EvaluationIndex.build(
         join_words(kept), ngram=config.ngram, template=index.template, template_ngram=near.ngram
     )
-    evaluation.save(evaluation_folder(spool))
+    folder = spool.folder / f"evaluation-{uuid.uuid4().hex}"
+    evaluation.save(folder)
     trained = np.where(actions == TRAIN, np.arange(len(actions)), -1)
     parts = [(bucket, trained[index.rows_of(bucket)]) for bucket in range(NUM_BUCKETS)]
-    overlaps = summarize(evaluation, _hits(preparation, parts), dirty_share=config.dirty_share)
+    overlaps = summarize(
+        evaluation, _hits(preparation, folder, parts), dirty_share=config.dirty_share
+    )
     numbers = np.flatnonzero(evaluated)
     return [
         KnownRow(
@@ -168,9 +184,11 @@ def _scan(preparation: Preparation, index: RowIndex, actions: np.ndarray) -> lis
     ]
 
 
-def _hits(preparation: Preparation, parts: list[tuple[int, np.ndarray]]) -> Iterator[Hits]:
+def _hits(
+    preparation: Preparation, folder: Path, parts: list[tuple[int, np.ndarray]]
+) -> Iterator[Hits]:
     num_rows = sum(len(numbers) for _, numbers in parts)
-    scan = partial(scan_bucket, preparation.spool)
+    scan = partial(scan_bucket, preparation.spool, folder)
     with preparation.progress.step("evaluation rows in training", num_rows) as step:
         results = preparation.workers.map(scan, parts)
         for (_, numbers), hits in zip(parts, results, strict=True):

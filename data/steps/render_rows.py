@@ -101,7 +101,7 @@ class RenderResult:
 def render_bucket(task: RenderTask, part: BucketDecisions) -> RenderResult:
     """Render the used rows of a bucket; those that would teach nothing or be tested cut are out."""
     table = task.spool.read(part.bucket)
-    tokenizer, renderer = _load(task.checkpoint)
+    tokenizer, renderer = _load(task.checkpoint, _last_change(task.checkpoint))
     result = RenderResult(
         bucket=part.bucket,
         tables={},
@@ -141,8 +141,12 @@ class _Slice(NamedTuple):
     rejects: list[tuple[int, Reject]]
 
 
+def _last_change(checkpoint: Path) -> int:
+    return max(file.stat().st_mtime_ns for file in checkpoint.iterdir())
+
+
 @lru_cache(maxsize=1)
-def _load(checkpoint: Path) -> tuple[PreTrainedTokenizerBase, Renderer]:
+def _load(checkpoint: Path, last_change: int) -> tuple[PreTrainedTokenizerBase, Renderer]:
     tokenizer = load_tokenizer(checkpoint)
     return tokenizer, load_renderer(tokenizer)
 

@@ -172,6 +172,19 @@ def test_below_the_limit_the_pairs_are_kept_and_the_copies_left_out(
     assert (own["num_rows"], own["num_known"]) == (40, 3)
 
 
+def test_a_second_preparation_in_one_process_looks_at_its_own_rows(
+    run_prepare: PrepareRows,
+) -> None:
+    texts = sentences(60)
+    for first in (0, 20):
+        test = [chat(text, "yes") for text in texts[first : first + 20]]
+        train = [chat(f"{longer_one(text)} {text}", "no") for text in [*texts[30:35], *texts[40:]]]
+        official(run_prepare, train, test, contamination=ContaminationConfig(max_share=1.0))
+        (own,) = run_prepare.facts()["contamination"]["sets"]
+        # Some of the five copies are validated on, not trained on.
+        assert (own["num_known"] > 0) == (first > 0)
+
+
 def test_rows_of_an_evaluation_task_are_kept_out_of_training(run_prepare: PrepareRows) -> None:
     texts = sentences(100)
     task = FilesSource(
@@ -193,6 +206,25 @@ def test_rows_of_an_evaluation_task_are_kept_out_of_training(run_prepare: Prepar
     sources = run_prepare.facts()["sources"]
     assert [one["is_evaluation_task"] for one in sources] == [False, True]
     assert sources[1]["num_read"] == 10
+
+
+def test_each_evaluation_set_shows_pairs_of_its_own(run_prepare: PrepareRows) -> None:
+    texts = sentences(100)
+    task = FilesSource(
+        kind="files",
+        path=write_lines(
+            run_prepare.place / "task.jsonl", [chat(text, "t") for text in texts[:10]]
+        ),
+    )
+    official(
+        run_prepare,
+        [chat(text, "a") for text in texts],
+        [chat(text, "b") for text in texts[10:60]],
+        contamination=ContaminationConfig(tasks=[task], max_share=1.0),
+    )
+    pairs = run_prepare.facts()["contamination"]["pairs"]
+    assert {pair["set"] for pair in pairs} == {"test rows", "task.jsonl"}
+    assert len(pairs) == 20 + 10
 
 
 # Mixtures.
