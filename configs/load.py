@@ -279,4 +279,4 @@ def _field_help(section: type[BaseModel] | None, key_path: Location) -> str:
     field = section.model_fields.get(str(key_path[-1])) if section and key_path else None
     if field and field.description:
         return f"{key_path[-1]}: {field.description}"
-    return "see configs/schema.py for each section's fields"
+    return "see configs/schema.py and data_schema.py for each section's fields"

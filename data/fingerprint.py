@@ -4,17 +4,16 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from configs.schema import (
+from configs.data_schema import (
     DataConfig,
     DataSource,
     FilesSource,
-    FolderModel,
     HubDataSource,
     MixtureSource,
-    ModelConfig,
     ParallelLinesSource,
     TableSource,
 )
+from configs.schema import FolderModel, ModelConfig
 from data.sources.paths import expand_paths, is_local_folder, local_folder, unreadable
 
 

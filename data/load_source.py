@@ -2,8 +2,7 @@
 
 from collections.abc import Collection
 
-from configs.errors import UserError
-from configs.schema import (
+from configs.data_schema import (
     AwsCliSource,
     FilesSource,
     HubDataSource,
@@ -13,6 +12,7 @@ from configs.schema import (
     PresetSource,
     SingleSource,
 )
+from configs.errors import UserError
 from data.conversation import Source
 from data.presets import find_preset
 from data.sources import aws_cli, icd10, licence_notices

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from configs.errors import UserError
-from configs.schema import (
+from configs.data_schema import (
     HubDataSource,
     MultipleChoiceShape,
     PresetSource,
@@ -19,6 +18,7 @@ from configs.schema import (
     Shape,
     TemplateShape,
 )
+from configs.errors import UserError
 
 Metric = Literal["exact_match", "accuracy", "macro_f1", "token_f1", "command_equivalence"]
 

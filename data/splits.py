@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from configs.schema import DataConfig
+from configs.data_schema import DataConfig
 from data.conversation import FixedSide, Side
 from data.copies.word_ngrams import mix
 

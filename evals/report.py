@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from configs.schema import RunConfig
+from data.html import load_page
 from evals.asking import Answer
 from evals.figures import draw_difference, draw_scores, signed
 from evals.results import ZERO_SHOT, Evidence, PromptResult, TaskResult
 
+TEMPLATE = Path(__file__).parent / "report.html.jinja"
 MAX_DECIDED_SHOWN = 10
 MAX_BOTH_WRONG_SHOWN = 5
 VERSIONS = ("inspect-ai", "openai", "scipy", "statsmodels")
@@ -60,20 +61,13 @@ def render_report(task: TaskResult, *, config: RunConfig, evidence: Evidence) ->
     labelled = [
         (f"{row.model}, {row.result['prompt']}", row.result, row.is_variant) for row in rows
     ]
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
+    filters = {
         "points": _points,
         "percent": _percent,
         "p_value": format_p_value,
         "tokens": _tokens,
     }
-    return environment.get_template("report.html.jinja").render(
+    return load_page(TEMPLATE, filters).render(
         task=task,
         config=config,
         headline=headline(task),

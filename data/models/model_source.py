@@ -11,7 +11,12 @@ from huggingface_hub.errors import (
 )
 
 from configs.errors import UserError
-from configs.schema import FolderModel, HubModel, ModelConfig, PackageModel
+from configs.schema import (
+    FolderModel,
+    HubModel,
+    ModelConfig,
+    PackageModel,
+)
 from data.cache import cache_folder, new_folder, only_one
 from data.packages import fetch_package_file
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import polars as pl
 import pyarrow as pa
 
+from configs.data_schema import PersonalDataKind
 from configs.errors import UserError
-from configs.schema import PersonalDataKind
 from data.personal import patterns
 
 PLACEHOLDERS: dict[PersonalDataKind, str] = {

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from configs.schema import RunConfig
 from data.conversation import Reject
+from data.html import load_page
 from data.report.notes import build_notes, format_percent, format_setting
 from data.splits import SIDES
 from data.steps.render_rows import Span
 
+TEMPLATE = Path(__file__).parent / "report.html.jinja"
 MAX_TICKS = 6
 # What templates put around turns, in the forms of the common ones; shown as a label, not changed.
 CONTROL_TOKEN = re.compile(
@@ -76,20 +76,13 @@ def write_report(
 
     facts: as `facts.json` holds them; rejects: the first ones of each reason; samples: rows.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
+    filters = {
         "count": _count,
         "percent": format_percent,
         "setting": format_setting,
     }
     lengths = facts["lengths"]
-    html = environment.get_template("report.html.jinja").render(
+    html = load_page(TEMPLATE, filters).render(
         config=config,
         facts=facts,
         sides=SIDES,

@@ -1,6 +1,6 @@
 """From the configured shape to the function that makes turns of a row."""
 
-from configs.schema import (
+from configs.data_schema import (
     AlpacaShape,
     MessagesShape,
     MultipleChoiceShape,

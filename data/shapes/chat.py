@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from configs.schema import (
+from configs.data_schema import (
     AlpacaShape,
     MessagesShape,
     PreferenceShape,

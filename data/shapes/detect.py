@@ -9,8 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Literal, NamedTuple
 
-from configs.errors import UserError
-from configs.schema import (
+from configs.data_schema import (
     AlpacaShape,
     MessagesShape,
     MultipleChoiceShape,
@@ -20,6 +19,7 @@ from configs.schema import (
     Shape,
     ShareGptShape,
 )
+from configs.errors import UserError
 from data.checks import RowError, check_messages
 from data.shapes.build import build_converter
 from data.shapes.columns import Row, told_columns

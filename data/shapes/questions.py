@@ -4,7 +4,7 @@ import re
 import string
 from collections.abc import Mapping
 
-from configs.schema import MultipleChoiceShape, QuestionAnswerShape
+from configs.data_schema import MultipleChoiceShape, QuestionAnswerShape
 from data.checks import RowError
 from data.shapes.columns import (
     Converter,

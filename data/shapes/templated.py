@@ -3,8 +3,8 @@
 from jinja2 import StrictUndefined, Template, TemplateError, UndefinedError
 from jinja2.sandbox import SandboxedEnvironment
 
+from configs.data_schema import TemplateShape
 from configs.errors import UserError
-from configs.schema import TemplateShape
 from data.checks import RowError
 from data.shapes.columns import Converter, Row, Turns, question_turns
 

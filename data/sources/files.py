@@ -7,8 +7,8 @@ from typing import Literal
 
 import orjson
 
+from configs.data_schema import FilesSource
 from configs.errors import UserError
-from configs.schema import FilesSource
 from data.conversation import FixedSide, ReadRows
 from data.sources.arrow_batches import parquet_chunks
 from data.sources.csv_records import record_chunks

@@ -12,8 +12,8 @@ import httpx
 import pyarrow as pa
 from huggingface_hub import HfApi
 
+from configs.data_schema import HubDataSource, QuestionAnswerShape
 from configs.errors import UserError
-from configs.schema import HubDataSource, QuestionAnswerShape
 from data.conversation import FixedSide, ReadRows
 from data.sources.arrow_batches import CHUNK_BYTES, MAX_CHUNK_ROWS, ArrowChunk, arrow_chunk
 from data.sources.paths import is_local_folder, local_folder

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
+from configs.data_schema import ParallelLinesSource, QuestionAnswerShape
 from configs.errors import UserError
-from configs.schema import ParallelLinesSource, QuestionAnswerShape
 from data.checks import RowError
 from data.conversation import FixedSide, ReadRows
 from data.sources.json_lines import Rows

@@ -4,8 +4,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from configs.data_schema import Paths
 from configs.errors import UserError
-from configs.schema import Paths
 
 WILDCARDS = "*?["
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, Protocol
 
 import orjson
 
+from configs.data_schema import Shape, TableSource
 from configs.errors import UserError
-from configs.schema import Shape, TableSource
 from data.checks import RowError, check_characters, check_messages, check_rejected
 from data.conversation import Conversation, FixedSide, ReadRows, Reject
 from data.shapes.build import build_converter

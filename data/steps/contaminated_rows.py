@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from configs.data_schema import ContaminationConfig
 from configs.errors import UserError
-from configs.schema import ContaminationConfig
 from data.conversation import Conversation, text_of
 from data.copies.contamination import EvaluationIndex, Hits, longest_shared_run, summarize
 from data.copies.word_ngrams import join_words, load_words, take_rows

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from configs.schema import NearDuplicatesConfig
+from configs.data_schema import NearDuplicatesConfig
 from data.copies.near_duplicates import SignatureStore
 from data.copies.unique_rows import ExactCluster
 from data.copies.word_ngrams import Words, join_words, load_words, take_rows, template_ngrams

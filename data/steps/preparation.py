@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.schema import (
+from configs.data_schema import (
     DataConfig,
     FilesSource,
     HubDataSource,
     MixtureSource,
     ParallelLinesSource,
     PresetSource,
-    RunConfig,
     SingleSource,
 )
+from configs.schema import RunConfig
 from data.conversation import Source
 from data.load_source import open_source
 from data.steps.ledger import Ledger

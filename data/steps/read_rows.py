@@ -12,7 +12,7 @@ from functools import lru_cache
 import orjson
 import pyarrow as pa
 
-from configs.schema import PersonalDataConfig, PersonalDataKind
+from configs.data_schema import PersonalDataConfig, PersonalDataKind
 from data.conversation import ContentPart, Conversation, Message, Reject, Source
 from data.personal.findings import Finding, PersonalDataFinder, mask, redact
 from data.splits import SIDE_CODES

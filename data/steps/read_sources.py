@@ -6,7 +6,7 @@ from functools import partial
 
 import pyarrow.compute as pc
 
-from configs.schema import PersonalDataKind
+from configs.data_schema import PersonalDataKind
 from data.load_source import check_test_ids, listed_test_ids
 from data.splits import TEST
 from data.steps.preparation import Preparation

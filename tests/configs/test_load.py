@@ -4,9 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from configs.data_schema import (
+    FilesSource,
+    Icd10Source,
+    MixtureSource,
+)
 from configs.errors import UserError
 from configs.load import load_config, save_config
-from configs.schema import FilesSource, FolderModel, HubModel, Icd10Source, MixtureSource
+from configs.schema import FolderModel, HubModel
 from tests.configs.minimal import MINIMAL, write_config
 
 HUB_DATA = """\

@@ -8,7 +8,13 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from configs.load import load_config, save_config
-from configs.schema import HostedBaseline, HubModel, PackageModel, RunConfig, Section
+from configs.schema import (
+    HostedBaseline,
+    HubModel,
+    PackageModel,
+    RunConfig,
+)
+from configs.section import Section
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SHARED_PARENTS = {"demo.yaml", "24b.yaml", "parent.yaml"}

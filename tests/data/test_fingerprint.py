@@ -6,18 +6,17 @@ from typing import Any
 
 import pytest
 
-from configs.errors import UserError
-from configs.schema import (
+from configs.data_schema import (
     DataConfig,
     FilesSource,
-    FolderModel,
     HubDataSource,
     Icd10Source,
     MixtureSource,
-    ModelConfig,
     ParallelLinesSource,
     PresetSource,
 )
+from configs.errors import UserError
+from configs.schema import FolderModel, ModelConfig
 from data.fingerprint import data_fingerprint, model_fingerprint, source_fingerprint
 
 ROOT = Path(__file__).parents[2]

@@ -1,6 +1,10 @@
 import pytest
 
-from configs.schema import AwsCliSource, Icd10Source, LicenceNoticesSource
+from configs.data_schema import (
+    AwsCliSource,
+    Icd10Source,
+    LicenceNoticesSource,
+)
 from data.conversation import ReadRows, question_and_answer
 from data.load_source import check_test_ids, listed_test_ids, open_source
 from data.sources.whole import WholeSource

@@ -6,14 +6,14 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from configs.errors import UserError
-from configs.schema import (
+from configs.data_schema import (
     ContaminationConfig,
     FilesSource,
     HubDataSource,
     PersonalDataConfig,
     TemplateShape,
 )
+from configs.errors import UserError
 from data.conversation import Conversation
 from data.prepare import prepare
 from data.steps.render_rows import ROW_SCHEMA

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from configs.errors import UserError
-from configs.schema import (
+from configs.data_schema import (
     ContaminationConfig,
     FilesSource,
     MixturePart,
     MixtureSource,
     PersonalDataConfig,
 )
+from configs.errors import UserError
 from tests.data.preparing import SIDES, PrepareRows, chat, questions
 
 WORDS = [

@@ -7,8 +7,8 @@ from typing import Any
 import datasets
 import pytest
 
+from configs.data_schema import PresetName, PresetSource
 from configs.errors import UserError
-from configs.schema import PresetName, PresetSource
 from data.conversation import Conversation
 from data.load_source import check_test_ids
 from data.presets import PRESETS, PUBMEDQA_TEST_IDS, Preset, find_preset

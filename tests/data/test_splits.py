@@ -5,7 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.schema import DataConfig, FilesSource, NearDuplicatesConfig
+from configs.data_schema import (
+    DataConfig,
+    FilesSource,
+    NearDuplicatesConfig,
+)
 from data.splits import (
     BEYOND_LIMIT,
     NEAR_TEST,

@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from stdnum import luhn
 
+from configs.data_schema import PersonalDataKind
 from configs.errors import UserError
-from configs.schema import PersonalDataKind
 from data.personal.findings import PLACEHOLDERS, Finding, PersonalDataFinder, mask, redact
 
 KINDS: tuple[PersonalDataKind, ...] = ("email", "phone", "ssn", "card", "iban", "medical_record")

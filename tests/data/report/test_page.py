@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from configs.data_schema import PersonalDataKind
 from configs.load import load_config
-from configs.schema import PersonalDataKind, RunConfig
+from configs.schema import RunConfig
 from data.conversation import Reject
 from data.report.notes import build_notes, format_percent, format_setting
 from data.report.page import (

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from configs.schema import Shape
+from configs.data_schema import Shape
 from data.checks import check_messages
 from data.conversation import text_of
 from data.shapes.build import build_converter

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from configs.schema import FilesSource
+from configs.data_schema import FilesSource
 from data.conversation import Conversation, ReadRows, Reject, Source, text_of
 from data.load_source import open_source
 

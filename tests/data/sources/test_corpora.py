@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from configs.schema import FilesSource, ParallelLinesSource
+from configs.data_schema import FilesSource, ParallelLinesSource
 from data.conversation import ReadRows, text_of
 from data.load_source import check_test_ids, open_source
 from tests.data.sources.reading import read_all

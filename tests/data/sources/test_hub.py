@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from configs.data_schema import HubDataSource
 from configs.errors import UserError
-from configs.schema import HubDataSource
 from data.conversation import Reject
 from data.load_source import open_source
 from data.sources.hub import HubRows, open_hub, resolve_revision

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from configs.data_schema import ParallelLinesSource
 from configs.errors import UserError
-from configs.schema import ParallelLinesSource
 from data.conversation import ReadRows, Reject
 from data.load_source import open_source
 from tests.data.sources.reading import asked, read_all

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from configs.schema import PersonalDataConfig
+from configs.data_schema import PersonalDataConfig
 from data.conversation import Conversation, Message, ReadRows, Reject, question_and_answer
 from data.splits import TEST, TRAIN
 from data.steps.read_rows import ReadResult, ReadTask, asked_hashes, group_hash, read_chunk
