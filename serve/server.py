@@ -86,6 +86,7 @@ class _Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI, on_ready: Callable[[], None]) -> None:
         logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
+        logging.getLogger("asyncio").addFilter(_is_no_write_to_a_client_that_left)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -102,6 +103,11 @@ class _Server(uvicorn.Server):
         """Begin to answer, then say so."""
         await super().startup(sockets)
         self._on_ready()
+
+
+def _is_no_write_to_a_client_that_left(record: logging.LogRecord) -> bool:
+    """asyncio warns of words that were under way to a client that has hung up: not a fault."""
+    return record.msg != "socket.send() raised exception."
 
 
 def _is_no_cancellation(record: logging.LogRecord) -> bool:

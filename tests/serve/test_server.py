@@ -1,6 +1,8 @@
 """How the server process begins and ends."""
 
+import asyncio
 import json
+import logging
 import signal
 import socket
 import subprocess
@@ -15,7 +17,7 @@ import pytest
 
 from configs.errors import UserError
 from serve.engine import Engine
-from serve.server import run_server
+from serve.server import _is_no_write_to_a_client_that_left, run_server
 
 
 def load_nothing() -> Engine:
@@ -132,3 +134,28 @@ def test_a_stop_while_the_server_starts_ends_it(serve_command: list[str], tmp_pa
     output, _ = process.communicate(timeout=10)
     assert process.returncode in (0, -signal.SIGTERM)
     assert b"Traceback" not in output
+
+
+async def write_to_a_client_that_left() -> None:
+    server, client = socket.socketpair()
+    transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=server)
+    client.close()
+    for _ in range(20):
+        transport.write(b"data")
+    transport.close()
+
+
+def test_a_client_that_hangs_up_leaves_no_trace_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    asyncio.run(write_to_a_client_that_left())
+    assert caplog.messages, "asyncio warns as it did when the filter was written"
+    caplog.clear()
+    asyncio_logger = logging.getLogger("asyncio")
+    asyncio_logger.addFilter(_is_no_write_to_a_client_that_left)
+    try:
+        asyncio.run(write_to_a_client_that_left())
+        asyncio_logger.warning("something else")
+    finally:
+        asyncio_logger.removeFilter(_is_no_write_to_a_client_that_left)
+    assert caplog.messages == ["something else"]
