@@ -235,16 +235,16 @@ class PresetSource(Section):
     """Task within the collection, for `legalbench` and `lex_glue`."""
 
 
-SingleSource = Annotated[
+_OneSource = (
     LicenceNoticesSource
     | Icd10Source
     | AwsCliSource
     | FilesSource
     | ParallelLinesSource
     | HubDataSource
-    | PresetSource,
-    Field(discriminator="kind"),
-]
+    | PresetSource
+)
+SingleSource = Annotated[_OneSource, Field(discriminator="kind")]
 
 
 class MixturePart(Section):
@@ -269,17 +269,7 @@ class MixtureSource(Section):
     """The sources."""
 
 
-DataSource = Annotated[
-    LicenceNoticesSource
-    | Icd10Source
-    | AwsCliSource
-    | FilesSource
-    | ParallelLinesSource
-    | HubDataSource
-    | PresetSource
-    | MixtureSource,
-    Field(discriminator="kind"),
-]
+DataSource = Annotated[_OneSource | MixtureSource, Field(discriminator="kind")]
 
 
 class NearDuplicatesConfig(Section):

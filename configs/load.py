@@ -32,7 +32,7 @@ def load_config(path: Path) -> RunConfig:
     except ValidationError as error:
         # A misspelt key is often two errors, unknown and missing: the first one explains both.
         errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        raise _explain(errors[0], len(errors), tree, lines, path) from error
+        raise _explain(errors[0], len(errors), lines, path) from error
 
 
 def save_config(config: RunConfig, path: Path) -> None:
@@ -205,11 +205,10 @@ def _merge(parent: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 def _explain(
     error: ErrorDetails,
     num_errors: int,
-    tree: dict[str, Any],
     lines: dict[Location, str],
     path: Path,
 ) -> UserError:
-    section, key_path = _follow(error["loc"], tree)
+    section, key_path = _follow(error["loc"])
     name = ".".join(str(part) for part in key_path)
     more = f" ({num_errors - 1} more after this one)" if num_errors > 1 else ""
     # The nearest key that is written down: a missing one is reported at its section.
@@ -232,7 +231,7 @@ def _explain(
     return UserError(message, where=where, remedy=_field_help(section, key_path))
 
 
-def _follow(loc: Location, tree: dict[str, Any]) -> tuple[type[BaseModel] | None, Location]:
+def _follow(loc: Location) -> tuple[type[BaseModel] | None, Location]:
     """The section that holds the last key of a pydantic location, and the key's path in YAML.
 
     pydantic puts the tag of a chosen union member, or a member's type, between the keys; YAML has

@@ -25,12 +25,11 @@ from data.steps.ledger import Ledger, open_ledger
 from data.steps.preparation import Preparation, open_sources
 from data.steps.progress import PrepareProgress
 from data.steps.read_sources import read_sources
+from data.steps.render_rows import load_rendering
 from data.steps.rendering import RenderedRows, render_rows
 from data.steps.spool import Spool
 from data.steps.workers import Workers
 from data.steps.write_rows import write_json, write_json_lines
-from data.tokens.load_tokenizer import load_tokenizer
-from data.tokens.template import load_renderer
 
 
 def prepare(config: RunConfig, folder: Path, *, console: Console | None = None) -> dict[str, Any]:
@@ -41,7 +40,7 @@ def prepare(config: RunConfig, folder: Path, *, console: Console | None = None) 
     """
     # 1. A model that cannot be trained on and a source that is not there are told at once.
     checkpoint = resolve_checkpoint(config.model, with_weights=False)
-    load_renderer(load_tokenizer(checkpoint))
+    load_rendering(checkpoint)
     sources = open_sources(config.data)
     with (
         new_folder(folder) as partial,

@@ -6,10 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data.splits import SIDE_CODES
+from data.splits import TEST, VALIDATION
 from data.steps.spool import key_numbers
-
-TEST, VALIDATION = SIDE_CODES["test"], SIDE_CODES["validation"]
 
 
 class ExactCluster(NamedTuple):

@@ -103,10 +103,7 @@ def find_contamination(
         config=preparation.config.data.contamination,
         sets=list(_count_sets(label_of, actions, found)),
         lines=[_told(index, one, str(label_of[one.row])) for one in found],
-        pairs=[
-            _told(index, one, str(label_of[one.row])) | _texts(preparation.spool, index, one)
-            for one in _first_known(found, label_of)
-        ],
+        pairs=_pairs(preparation.spool, index, list(_first_known(found, label_of)), label_of),
         copied=copied,
     )
 
@@ -223,8 +220,18 @@ def _told(index: RowIndex, one: KnownRow, label: str) -> dict[str, Any]:
     }
 
 
-def _texts(spool: Spool, index: RowIndex, one: KnownRow) -> dict[str, Any]:
-    test, train = rows_at(spool, index, [one.row, one.train_row])
+def _pairs(
+    spool: Spool, index: RowIndex, shown: list[KnownRow], label_of: np.ndarray
+) -> list[dict[str, Any]]:
+    tests = rows_at(spool, index, [one.row for one in shown])
+    trains = rows_at(spool, index, [one.train_row for one in shown])
+    return [
+        _told(index, one, str(label_of[one.row])) | _texts(test, train)
+        for one, test, train in zip(shown, tests, trains, strict=True)
+    ]
+
+
+def _texts(test: Conversation, train: Conversation) -> dict[str, Any]:
     shared = longest_shared_run(_turns(test), _turns(train))
     return {
         "num_shared_words": shared.num_words,

@@ -15,7 +15,7 @@ import pyarrow as pa
 from configs.data_schema import PersonalDataConfig, PersonalDataKind
 from data.conversation import ContentPart, Conversation, Message, Reject, Source
 from data.personal.findings import Finding, PersonalDataFinder, mask, redact
-from data.splits import SIDE_CODES
+from data.splits import SIDE_CODES, TEST
 from data.steps.spool import batch_of
 
 MAX_EXAMPLES = 20
@@ -169,7 +169,7 @@ def _to_batch(rows: Sequence[Conversation], task: ReadTask) -> pa.RecordBatch:
     tools = [orjson.dumps(row.tools) if row.tools else b"" for row in rows]
     rejected = [orjson.dumps(row.rejected) if row.rejected else b"" for row in rows]
     asked = [asked_hashes(row.messages) for row in rows]
-    side = SIDE_CODES["test"] if task.is_evaluation_task else None
+    side = TEST if task.is_evaluation_task else None
     return batch_of(
         {
             "key": [

@@ -101,7 +101,7 @@ class RenderResult:
 def render_bucket(task: RenderTask, part: BucketDecisions) -> RenderResult:
     """Render the used rows of a bucket; those that would teach nothing or be tested cut are out."""
     table = task.spool.read(part.bucket)
-    tokenizer, renderer = _load(task.checkpoint, _last_change(task.checkpoint))
+    tokenizer, renderer = load_rendering(task.checkpoint)
     result = RenderResult(
         bucket=part.bucket,
         tables={},
@@ -124,6 +124,14 @@ def render_bucket(task: RenderTask, part: BucketDecisions) -> RenderResult:
     return result
 
 
+def load_rendering(checkpoint: Path) -> tuple[PreTrainedTokenizerBase, Renderer]:
+    """The tokenizer of a checkpoint and its renderer; a process keeps the last ones loaded.
+
+    Errors: `UserError` as `load_tokenizer` and `load_renderer` tell them.
+    """
+    return _load(checkpoint, max(file.stat().st_mtime_ns for file in checkpoint.iterdir()))
+
+
 def supervised_spans(
     input_ids: Sequence[int], assistant_mask: Sequence[int], tokenizer: PreTrainedTokenizerBase
 ) -> list[Span]:
@@ -139,10 +147,6 @@ class _Slice(NamedTuple):
     batch: pa.RecordBatch
     counts: np.ndarray
     rejects: list[tuple[int, Reject]]
-
-
-def _last_change(checkpoint: Path) -> int:
-    return max(file.stat().st_mtime_ns for file in checkpoint.iterdir())
 
 
 @lru_cache(maxsize=1)
