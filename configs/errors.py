@@ -1,4 +1,4 @@
-"""The one exception that the command turns into a message without a traceback."""
+"""The exceptions that the command turns into a message without a traceback."""
 
 import errno
 from functools import partial
@@ -31,6 +31,18 @@ class UserError(Exception):
         if self.remedy:
             parts.append(f"  to do: {self.remedy}")
         return "\n".join(parts)
+
+
+class Interrupted(BaseException):
+    """The process was asked to end (SIGTERM): no fault, and the same command goes on from there.
+
+    A `BaseException` as `KeyboardInterrupt` is, so that no library's `except Exception` swallows
+    it. The command ends with `INTERRUPTED_STATUS`, so that a queue knows to start it again.
+    """
+
+
+# EX_TEMPFAIL of sysexits.h: a temporary failure, to be tried again.
+INTERRUPTED_STATUS = 75
 
 
 def is_disk_full(error: BaseException | None) -> bool:

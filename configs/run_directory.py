@@ -17,13 +17,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from configs.errors import UserError
+from configs.errors import Interrupted, UserError
 from configs.load import load_config, save_config
 from configs.schema import RunConfig
 
 StageName = Literal["prepare", "train", "merge", "evaluate"]
 STAGES: tuple[StageName, ...] = ("prepare", "train", "merge", "evaluate")
-State = Literal["running", "done", "failed"]
+State = Literal["running", "done", "failed", "interrupted"]
 RECORDED_VERSIONS = (
     "tunery",
     "torch",
@@ -219,7 +219,8 @@ def run_stage(
         facts = work(same_inputs)
         files = {name: file for output in outputs for name, file in _describe(run.path, output)}
     except BaseException as error:
-        record["state"] = "failed"
+        is_stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+        record["state"] = "interrupted" if is_stopped else "failed"
         record["error"] = str(error) or type(error).__name__
         record["finished"] = _now()
         run.write_record(stage, record)

@@ -4,6 +4,7 @@ People write sparse YAML files; the run directory holds the complete one. This m
 machine-learning library, so that a configuration is checked before anything heavy is loaded.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -71,6 +72,11 @@ class ModelConfig(Section):
     max_length: int = Field(default=2048, ge=16)
     """Longest conversation in tokens; longer ones lose whole turns from the end."""
 
+    @property
+    def hub_id(self) -> str | None:
+        """The repository that the weights come from, where they come from the hub."""
+        return self.source.id if isinstance(self.source, HubModel) else None
+
 
 class LoraConfig(Section):
     """The adapter (Hu et al. 2021, arXiv 2106.09685), on all the language model's linear layers."""
@@ -81,11 +87,38 @@ class LoraConfig(Section):
     """Scale: the update is multiplied by alpha / rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout in front of the adapter."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank) instead (rsLoRA, arXiv 2312.03732): for ranks above about 64."""
+    dora: bool = False
+    """Learn each output's magnitude apart (DoRA, arXiv 2402.09353): slower, better at low ranks."""
+    init: Literal["default", "eva", "pissa"] = "default"
+    """First weights: A at random and B zero, A from the data's activations (EVA, arXiv 2410.07170)
+    or both from the base's principal components (PiSSA, arXiv 2404.02948; not on a 4-bit base)."""
+    plus_ratio: float | None = Field(default=None, ge=1)
+    """Learning rate of B over that of A (LoRA+, arXiv 2402.12354); one for both when absent."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Number format in which the adapter is trained and saved."""
+
+
+class PreferenceConfig(Section):
+    """Direct preference optimization (Rafailov et al. 2023, arXiv 2305.18290)."""
+
+    beta: float = Field(default=0.1, gt=0)
+    """How strongly the model is held to the base: the larger, the closer."""
+    loss: Literal["sigmoid", "ipo", "hinge"] = "sigmoid"
+    """Loss on the difference of the two answers' log-probabilities."""
+
+
+TrackerName = Literal["tensorboard", "trackio", "wandb", "mlflow"]
 
 
 class TrainConfig(Section):
     """QLoRA (Dettmers et al. 2023, arXiv 2305.14314)."""
 
+    method: Literal["supervised", "preference"] = "supervised"
+    """Learn the answers, or to prefer each chosen answer to the rejected one beside it (DPO)."""
+    preference: PreferenceConfig = PreferenceConfig()
+    """What method `preference` needs."""
     quantization: Literal["nf4", "none"] = "nf4"
     """How the frozen base is held: 4-bit NormalFloat with double quantization, or bf16."""
     lora: LoraConfig = LoraConfig()
@@ -94,10 +127,13 @@ class TrainConfig(Section):
     """Optimizer steps; give this or `num_epochs`."""
     num_epochs: float | None = Field(default=None, gt=0)
     """Passes over the training rows; give this or `num_steps`."""
+    packing: bool = False
+    """Fill sequences of `model.max_length` tokens with whole conversations that do not see each
+    other; a row, below, is then such a sequence."""
     batch_rows: int = Field(default=16, ge=1)
-    """Conversations in one optimizer step."""
+    """Rows in one optimizer step: conversations, or packed sequences."""
     micro_batch_rows: int = Field(default=16, ge=1)
-    """Conversations in one forward pass; divides `batch_rows`."""
+    """Rows in one forward pass; divides `batch_rows`."""
     learning_rate: float = Field(default=2e-4, gt=0)
     """Peak learning rate of AdamW."""
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
@@ -112,14 +148,27 @@ class TrainConfig(Section):
     """Optimizer; the 8-bit ones are bitsandbytes', the paged one needs CUDA."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more work."""
+    offload_activations: bool = False
+    """Keep each layer's checkpointed hidden states in host memory meanwhile (CUDA)."""
+    mlp_tile_tokens: int | None = Field(default=None, ge=1)
+    """Tokens that go through an MLP at a time; all at once when absent."""
+    offload_embedding: bool = False
+    """Keep the input embedding in host memory (CUDA): its vectors are looked up there."""
     validate_every_steps: int = Field(default=25, ge=1)
     """Optimizer steps between two validation losses."""
     max_validation_rows: int = Field(default=128, ge=1)
-    """Rows that the validation loss is taken over."""
+    """Conversations that the validation loss is taken over."""
+    early_stopping_patience: int | None = Field(default=None, ge=1)
+    """Validations in a row without a lower loss after which training ends; the adapter is then the
+    one with the lowest. Trains to the last step when absent."""
+    max_loss_ratio: float = Field(default=1.5, gt=1)
+    """Training stops as failed when its mean loss over 10 steps is this often the first step's."""
     save_every_steps: int = Field(default=20, ge=1)
     """Optimizer steps between two checkpoints: what a kill can cost at most."""
-    keep_checkpoints: int = Field(default=2, ge=1)
-    """Checkpoints kept on disk."""
+    keep_checkpoints: int = Field(default=2, ge=2)
+    """Checkpoints kept on disk; that of the last step is never gone on from, so at least two."""
+    trackers: list[TrackerName] = Field(default_factory=list)
+    """Where the losses are also sent while training; nowhere when empty."""
     seed: int = Field(default=17, ge=0)
     """Seed of the adapter's initial weights and of the row order."""
 
@@ -132,7 +181,21 @@ class TrainConfig(Section):
                 f"micro_batch_rows ({self.micro_batch_rows}) must divide "
                 f"batch_rows ({self.batch_rows})"
             )
+        for problem in self._combinations_that_cannot_be():
+            raise ValueError(problem)
         return self
+
+    def _combinations_that_cannot_be(self) -> Iterator[str]:
+        if self.offload_activations and not self.gradient_checkpointing:
+            yield "offload_activations moves checkpoints: it needs gradient_checkpointing: true"
+        if self.mlp_tile_tokens and self.lora.dropout:
+            yield "mlp_tile_tokens computes tiles twice alike: it needs lora.dropout: 0"
+        if self.lora.init == "pissa" and self.quantization != "none":
+            yield "lora.init pissa splits the base's weights: it needs quantization: none"
+        if self.lora.init == "pissa" and self.lora.dora:
+            yield "lora.init pissa is saved as a plain adapter: it needs lora.dora: false"
+        if self.method == "preference" and self.packing:
+            yield "packing holds single answers: method preference needs packing: false"
 
 
 class MergeConfig(Section):

@@ -166,7 +166,8 @@ def test_what_is_no_whole_number_is_refused(tmp_path: Path, written: str) -> Non
     error = load_error(file)
     assert error.what == "`train.batch_rows`: input should be a valid integer"
     assert error.where == line_of(file, "batch_rows")
-    assert error.remedy == "batch_rows: Conversations in one optimizer step."
+    told = "Rows in one optimizer step: conversations, or packed sequences."
+    assert error.remedy == f"batch_rows: {told}"
 
 
 @pytest.mark.parametrize("written", [".inf", ".nan", "0", "-1e-3"])
@@ -235,7 +236,7 @@ def test_misspelt_required_key_is_told_as_unknown_not_as_missing(tmp_path: Path)
 def test_unknown_key_like_no_other_lists_the_known_ones(tmp_path: Path) -> None:
     error = load_error(write_config(tmp_path, ("train:\n", "train:\n  zzzz: 1\n")))
     assert error.remedy is not None
-    assert error.remedy.startswith("known keys: quantization, lora, num_steps, ")
+    assert error.remedy.startswith("known keys: method, preference, quantization, lora, ")
 
 
 def test_unknown_key_inside_a_kind(tmp_path: Path) -> None:
