@@ -5,50 +5,31 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import orjson
-import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 from transformers import PreTrainedTokenizerBase
 
-from data.conversation import Conversation, Message, Reject, Side, text_of
+from data.conversation import Conversation, Message, Reject, Side
 from data.splits import REJECT_REASONS, SIDES, TEST
+from data.steps.rendered_batch import (
+    STATISTICS,
+    RenderedRow,
+    count_rows,
+    holds_images,
+    to_batch,
+)
 from data.steps.spool import Spool, conversations_of
 from data.tokens.load_tokenizer import load_tokenizer
-from data.tokens.template import Rendered, Renderer, load_renderer, render_conversations
+from data.tokens.preference_pairs import pair_problem
+from data.tokens.template import Renderer, load_renderer, render_conversations
 
 # Encodings of this many rows are held at a time: they take about 100 bytes a token.
 ROWS_AT_A_TIME = 1000
-ROW_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("where", pa.string()),
-        ("source", pa.int16()),
-        ("group", pa.string()),
-        ("messages", pa.string()),
-        ("tools", pa.string()),
-        ("rejected", pa.string()),
-        ("input_ids", pa.list_(pa.int32())),
-        ("assistant_mask", pa.list_(pa.int8())),
-        ("copied_share", pa.float32()),
-    ]
-)
-# What is counted of each written row. side: as in `SIDES`; row: its place in the bucket; length and
-# supervised in tokens; dropped: turns cut from its end; answer: hash of its last turn.
-STATISTICS = np.dtype(
-    [
-        ("side", "i1"),
-        ("source", "i2"),
-        ("row", "i4"),
-        ("length", "i4"),
-        ("supervised", "i4"),
-        ("dropped", "i4"),
-        ("answer", "u8"),
-        ("preference", "?"),
-    ]
-)
+# Rows with images are large, and as JSON, turns and column they are held several times.
+BYTES_AT_A_TIME = 32 << 20
 
 
 class Span(NamedTuple):
@@ -108,11 +89,12 @@ def render_bucket(task: RenderTask, part: BucketDecisions) -> RenderResult:
         statistics=np.empty(0, STATISTICS),
         rejects=_rejects_of_decisions(table, part.actions),
     )
+    sizes = pc.binary_length(table.column("messages")).to_numpy()
     for code, side in enumerate(SIDES):
         wanted = np.flatnonzero(part.actions == code)
         slices = [
-            _render_slice(task, table, wanted[start : start + ROWS_AT_A_TIME], part, renderer)
-            for start in range(0, len(wanted), ROWS_AT_A_TIME)
+            _render_slice(task, table, numbers, part, renderer)
+            for numbers in _cut(wanted, sizes[wanted])
         ]
         result.rejects += chain.from_iterable(one.rejects for one in slices)
         result.statistics = np.concatenate([result.statistics, *(one.counts for one in slices)])
@@ -172,23 +154,43 @@ def _render_slice(
     renderer: Renderer,
 ) -> _Slice:
     rows = table.take(numbers)
-    conversations = [_with_system_prompt(row, task.system_prompt) for row in conversations_of(rows)]
-    rendered = render_conversations(conversations, renderer, max_length=task.max_length)
     sources = rows.column("source").to_pylist()
     rejects = []
+    rendered = []
     kept = []
-    for n, (row, one) in enumerate(zip(conversations, rendered, strict=True)):
-        problem = _problem(row, one, part.actions[numbers[n]] == TEST, task.max_length)
+    for n, row in enumerate(_render(conversations_of(rows), task, renderer)):
+        problem = _problem(row, part.actions[numbers[n]] == TEST, task.max_length)
         if problem:
-            rejects.append((sources[n], Reject(where=row.where, reason=problem)))
+            rejects.append((sources[n], Reject(where=row.conversation.where, reason=problem)))
         else:
             kept.append(n)
-    rows = rows.take(np.array(kept, np.int64))
-    numbers, rendered = numbers[kept], [rendered[n] for n in kept]
-    conversations = [conversations[n] for n in kept]
-    batch = _to_batch(rows, conversations, rendered, part, numbers)
-    counts = _count(rows, conversations, rendered, part.actions[numbers], numbers)
+            rendered.append(row)
+    rows, numbers = rows.take(np.array(kept, np.int64)), numbers[kept]
+    batch = to_batch(rows, rendered, renamed=part.renamed[numbers], copied=part.copied[numbers])
+    counts = count_rows(rows, rendered, sides=part.actions[numbers], numbers=numbers)
     return _Slice(batch, counts, rejects)
+
+
+def _cut(numbers: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
+    """Row numbers in stretches of at most so many rows and about so many bytes."""
+    if not len(numbers):
+        return []
+    by_rows = np.arange(len(numbers)) // ROWS_AT_A_TIME
+    by_bytes = np.cumsum(sizes) // BYTES_AT_A_TIME
+    return np.split(numbers, np.flatnonzero(np.diff(by_rows) | np.diff(by_bytes)) + 1)
+
+
+def _render(
+    conversations: Sequence[Conversation], task: RenderTask, renderer: Renderer
+) -> list[RenderedRow]:
+    rows = [_with_system_prompt(row, task.system_prompt) for row in conversations]
+    tokens = render_conversations(rows, renderer, max_length=task.max_length)
+    pairs = [row for row in rows if row.rejected]
+    others = iter(renderer.render([_with_rejected_answer(row) for row in pairs]) if pairs else ())
+    return [
+        RenderedRow(row, one, next(others) if row.rejected else None)
+        for row, one in zip(rows, tokens, strict=True)
+    ]
 
 
 def _with_system_prompt(conversation: Conversation, prompt: str | None) -> Conversation:
@@ -199,70 +201,32 @@ def _with_system_prompt(conversation: Conversation, prompt: str | None) -> Conve
     return replace(conversation, messages=(system, *conversation.messages))
 
 
-def _problem(row: Conversation, rendered: Rendered, tested: bool, max_length: int) -> str:
+def _with_rejected_answer(pair: Conversation) -> Conversation:
+    assert pair.rejected is not None
+    return replace(pair, messages=(*pair.messages[:-1], pair.rejected), rejected=None)
+
+
+def _problem(row: RenderedRow, tested: bool, max_length: int) -> str:
     """Why a row cannot be used, empty where it can."""
-    if rendered.problem:
-        return rendered.problem
-    if not rendered.num_supervised:
+    conversation, tokens = row.conversation, row.tokens
+    if tokens.problem:
+        return tokens.problem
+    if row.rejected:
+        if holds_images(conversation):
+            return "a preference pair with images, which training does not take yet"
+        if problem := pair_problem(tokens, row.rejected, max_length=max_length):
+            return problem
+    if not tokens.num_supervised:
         return f"cut to {max_length} tokens, no assistant turn is left"
-    if tested and rendered.num_dropped_turns:
+    if not tested:
+        return ""
+    if tokens.num_dropped_turns:
         return f"a test row of more than {max_length} tokens"
-    if tested and (row.tools or any(turn["role"] == "tool" for turn in row.messages)):
+    if conversation.tools or any(turn["role"] == "tool" for turn in conversation.messages):
         return "a test row with tools, which the evaluation cannot offer yet"
-    if any(not isinstance(turn["content"], str) for turn in row.messages):
-        return "holds images, which training does not take yet"
+    if holds_images(conversation):
+        return "a test row with images, which the evaluation cannot offer yet"
     return ""
-
-
-def _to_batch(
-    rows: pa.Table,
-    conversations: list[Conversation],
-    rendered: list[Rendered],
-    part: BucketDecisions,
-    numbers: np.ndarray,
-) -> pa.RecordBatch:
-    ids = rows.column("id").to_pylist()
-    for n in np.flatnonzero(part.renamed[numbers]):
-        # Ids have to be unique; the content's hash tells the rows apart in any order of the files.
-        ids[n] = f"{ids[n]} #{rows.column('key')[int(n)].as_py().hex()[:8]}"
-    arrays: dict[str, Any] = {
-        name: rows.column(name).combine_chunks().cast(ROW_SCHEMA.field(name).type)
-        for name in ("where", "source", "group", "tools", "rejected")
-    }
-    arrays["id"] = pa.array(ids, pa.string())
-    arrays["messages"] = pa.array(
-        [orjson.dumps(row.messages) for row in conversations], pa.string()
-    )
-    offsets = np.cumsum([0, *(len(one.input_ids) for one in rendered)], dtype=np.int32)
-    for name, dtype in (("input_ids", np.int32), ("assistant_mask", np.int8)):
-        flat = np.fromiter(
-            chain.from_iterable(getattr(one, name) for one in rendered), dtype, offsets[-1]
-        )
-        arrays[name] = pa.ListArray.from_arrays(offsets, pa.array(flat))
-    arrays["copied_share"] = pa.array(part.copied[numbers], pa.float32())
-    return pa.RecordBatch.from_arrays(
-        [arrays[field.name] for field in ROW_SCHEMA], schema=ROW_SCHEMA
-    )
-
-
-def _count(
-    rows: pa.Table,
-    conversations: list[Conversation],
-    rendered: list[Rendered],
-    actions: np.ndarray,
-    numbers: np.ndarray,
-) -> np.ndarray:
-    counts = np.empty(len(rendered), STATISTICS)
-    counts["side"] = actions
-    counts["source"] = rows.column("source").to_numpy()
-    counts["row"] = numbers
-    counts["length"] = [len(one.input_ids) for one in rendered]
-    counts["supervised"] = [one.num_supervised for one in rendered]
-    counts["dropped"] = [one.num_dropped_turns for one in rendered]
-    answers = pl.Series([text_of(row.messages[-1]) for row in conversations], dtype=pl.String)
-    counts["answer"] = answers.hash(seed=0).to_numpy()
-    counts["preference"] = [row.rejected is not None for row in conversations]
-    return counts
 
 
 def _samples(rows: pa.Table, tokenizer: PreTrainedTokenizerBase) -> list[list[Span]]:

@@ -9,7 +9,8 @@ import numpy as np
 
 from data.steps.index_rows import RowIndex
 from data.steps.preparation import Preparation
-from data.steps.render_rows import STATISTICS, BucketDecisions, RenderTask, Span, render_bucket
+from data.steps.render_rows import BucketDecisions, RenderTask, Span, render_bucket
+from data.steps.rendered_batch import STATISTICS
 from data.steps.spool import NUM_BUCKETS
 from data.steps.write_rows import RowWriter
 

@@ -7,14 +7,17 @@ from typing import Any, Self
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data.conversation import Side
 from data.splits import SIDES
-from data.steps.render_rows import ROW_SCHEMA
+from data.steps.rendered_batch import ROW_SCHEMA
 
 # Rows of a row group: enough to compress well, few enough to hold many files open.
 ROWS_IN_A_GROUP = 20_000
+# The same of their turns, whose images are large; readers take a group as a whole.
+BYTES_IN_A_GROUP = 128 << 20
 
 
 class RowWriter:
@@ -28,7 +31,8 @@ class RowWriter:
             )
             for side in SIDES
         }
-        self._waiting: dict[Side, list[pa.Table]] = {side: [] for side in SIDES}
+        self._waiting: dict[Side, list[pa.RecordBatch]] = {side: [] for side in SIDES}
+        self._waiting_bytes = dict.fromkeys(SIDES, 0)
 
     def __enter__(self) -> Self:
         return self
@@ -41,14 +45,20 @@ class RowWriter:
     def add(self, tables: Mapping[Side, pa.Table]) -> None:
         """Append rows, in the order in which they are to stand."""
         for side, table in tables.items():
-            self._waiting[side].append(table)
-            if sum(one.num_rows for one in self._waiting[side]) >= ROWS_IN_A_GROUP:
+            for batch in table.to_batches():
+                self._waiting[side].append(batch)
+                lengths = pc.binary_length(batch.column("messages"))
+                self._waiting_bytes[side] += pc.sum(lengths).as_py() or 0
+                if self._waiting_bytes[side] >= BYTES_IN_A_GROUP:
+                    self._write(side)
+            if sum(batch.num_rows for batch in self._waiting[side]) >= ROWS_IN_A_GROUP:
                 self._write(side)
 
     def _write(self, side: Side) -> None:
         if self._waiting[side]:
-            self._writers[side].write_table(pa.concat_tables(self._waiting[side]))
+            self._writers[side].write_table(pa.Table.from_batches(self._waiting[side]))
         self._waiting[side] = []
+        self._waiting_bytes[side] = 0
 
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from data.conversation import Conversation, Message, Role, ToolDefinition
-from data.tokens.mistral_images import image_ids
+from data.conversation import ContentPart, Conversation, Message, Role, ToolDefinition
+from data.tokens.mistral_images import ImageForm, load_image_form, open_image
 from data.tokens.rendered import Rendered, RowProblem, call_arguments, check_text, refused
 from data.tokens.tekken_check import check_token_ids, encode_text, load_tekken
 
@@ -45,10 +45,11 @@ class MistralV7Renderer:
         self._backend: Tokenizer = tokenizer.backend_tokenizer
         checkpoint = Path(tokenizer.name_or_path)
         check_token_ids(self._backend, load_tekken(checkpoint), checkpoint)
+        self._images = load_image_form(checkpoint)
 
     def render(self, conversations: Sequence[Conversation]) -> list[Rendered]:
         """One result for each conversation, in order and uncut."""
-        rows = [_pieces_or_problem(conversation) for conversation in conversations]
+        rows = [_pieces_or_problem(conversation, self._images) for conversation in conversations]
         texts = [
             piece
             for row in rows
@@ -62,8 +63,11 @@ class MistralV7Renderer:
         ]
 
 
-def lay_out(conversation: Conversation) -> list[Piece]:
-    """The pieces of a row in order; a `RowProblem` where mistral-common would not take it."""
+def lay_out(conversation: Conversation, images: ImageForm | None = None) -> list[Piece]:
+    """The pieces of a row in order; a `RowProblem` where mistral-common would not take it.
+
+    images: how the model takes images, None where it takes none.
+    """
     messages, tools = conversation.messages, conversation.tools
     _check_order(messages)
     ids = mistral_call_ids(messages)
@@ -76,7 +80,7 @@ def lay_out(conversation: Conversation) -> list[Piece]:
         if role == "user":
             if tools and number == last_user:
                 pieces += (TOOLS, 0), (_tools_text(tools), 0), (END_TOOLS, 0)
-            pieces += (INST, 0), *((part, 0) for part in _user_parts(turn)), (END_INST, 0)
+            pieces += (INST, 0), *((part, 0) for part in _user_parts(turn, images)), (END_INST, 0)
         elif role == "assistant":
             pieces += _answer(turn, ids)
         elif role == "system":
@@ -110,9 +114,11 @@ def _hashed_id(text: str) -> str:
     return "".join(ID_DIGITS[byte % len(ID_DIGITS)] for byte in digest[:9])
 
 
-def _pieces_or_problem(conversation: Conversation) -> list[Piece] | RowProblem:
+def _pieces_or_problem(
+    conversation: Conversation, images: ImageForm | None
+) -> list[Piece] | RowProblem:
     try:
-        pieces = lay_out(conversation)
+        pieces = lay_out(conversation, images)
         for piece, _ in pieces:
             if isinstance(piece, str):
                 check_text(piece)
@@ -173,30 +179,33 @@ def _answer(turn: Sequence[Message], ids: dict[str, str]) -> Iterator[Piece]:
 
 
 def _text(turn: Sequence[Message]) -> str:
-    parts = _parts(turn)
-    if any(not isinstance(part, str) for part in parts):
+    if any(part["type"] != "text" for message in turn for part in _contents(message)):
         raise RowProblem(f"has an image in a turn of {turn[0]['role']}")
-    return "".join(part for part in parts if isinstance(part, str))
+    return "".join(part for part in _parts(turn, None) if isinstance(part, str))
 
 
-def _user_parts(turn: Sequence[Message]) -> list[str | list[int]]:
-    parts = _parts(turn)
+def _user_parts(turn: Sequence[Message], images: ImageForm | None) -> list[str | list[int]]:
+    parts = _parts(turn, images)
     if len(parts) == 2 and isinstance(parts[0], str) and not isinstance(parts[1], str):
         # A single image behind a text was put in front of it when the model was trained.
         return [parts[1], parts[0]]
     return parts
 
 
-def _parts(turn: Sequence[Message]) -> list[str | list[int]]:
+def _contents(message: Message) -> list[ContentPart]:
+    content = message["content"]
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _parts(turn: Sequence[Message], images: ImageForm | None) -> list[str | list[int]]:
     """Texts and images of consecutive turns; texts that meet are joined, empty ones left out."""
     parts: list[str | list[int]] = []
     for message in turn:
-        content = message["content"]
-        if isinstance(content, str):
-            content = [{"type": "text", "text": content}]
-        for part in content:
+        for part in _contents(message):
             if part["type"] != "text":
-                parts.append(image_ids(part["image_url"]["url"]))
+                if images is None:
+                    raise RowProblem("holds an image, which rows for this model cannot have")
+                parts.append(images.token_ids(open_image(part["image_url"]["url"])))
             elif part["text"] and parts and isinstance(parts[-1], str):
                 parts[-1] += "\n\n" + part["text"]
             elif part["text"]:

@@ -16,7 +16,7 @@ from configs.data_schema import (
 from configs.errors import UserError
 from data.conversation import Conversation
 from data.prepare import prepare
-from data.steps.render_rows import ROW_SCHEMA
+from data.steps.rendered_batch import ROW_SCHEMA
 from data.tokens.load_tokenizer import load_tokenizer
 from data.tokens.template import load_renderer, render_conversations
 from tests.data.preparing import SIDES, PrepareRows, chat, group_on, questions

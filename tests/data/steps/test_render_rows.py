@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -5,17 +6,21 @@ from typing import Any
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from data.splits import BEYOND_LIMIT, NEAR_TEST, REJECT_REASONS, SIDES, TASK, TEST, TRAIN
 from data.steps.render_rows import (
-    ROW_SCHEMA,
     BucketDecisions,
     RenderResult,
     RenderTask,
     render_bucket,
+    supervised_spans,
 )
+from data.steps.rendered_batch import ROW_SCHEMA
 from data.steps.spool import Spool
+from data.tokens.load_tokenizer import load_tokenizer
+from data.tokens.mistral_images import IMG, IMG_END
 from tests.data.spool_rows import spool_batch, spool_row
 
 TOOLS = [{"type": "function", "function": {"name": "look_up", "parameters": {}}}]
@@ -193,23 +198,173 @@ def test_what_later_stages_cannot_use_yet_is_told(tmp_path: Path, mistral_checkp
         spool_row("tested", messages=WITH_TOOLS[2:], tools=orjson.dumps(TOOLS))
         | {"messages": orjson.dumps([{"role": "user", "content": "q"}, *WITH_TOOLS[1:]])},
         spool_row("offered", tools=orjson.dumps(TOOLS)),
-        spool_row("image", messages=WITH_IMAGE),
+        spool_row("shown", messages=WITH_IMAGE),
+        spool_row("compared", messages=WITH_IMAGE, rejected=orjson.dumps(answer("a dot"))),
     ]
-    result = render(rows, [TRAIN, TEST, TEST, TRAIN])
+    result = render(rows, [TRAIN, TEST, TEST, TEST, TRAIN])
     assert reasons(result) == {
         "tested": "a test row with tools, which the evaluation cannot offer yet",
         "offered": "a test row with tools, which the evaluation cannot offer yet",
-        "image": "holds images, which training does not take yet",
+        "shown": "a test row with images, which the evaluation cannot offer yet",
+        "compared": "a preference pair with images, which training does not take yet",
     }
     assert result.tables["train"].column("id").to_pylist() == ["trained"]
 
 
-def test_preference_pairs_keep_their_other_answer(render: Rendering) -> None:
-    row = spool_row("pair", rejected='{"role":"assistant","content":"no"}')
-    result = render([row, spool_row("plain")], [TRAIN, TRAIN])
-    table = result.tables["train"]
-    rejected = dict(
-        zip(table.column("id").to_pylist(), table.column("rejected").to_pylist(), strict=True)
+# Rows with images.
+
+
+def test_rows_with_images_are_trained_on_with_their_images(
+    tmp_path: Path, mistral_checkpoint: Path
+) -> None:
+    render = Rendering(tmp_path, mistral_checkpoint)
+    rows = [spool_row("train", messages=WITH_IMAGE), spool_row("validation", messages=WITH_IMAGE)]
+    result = render(rows, [0, 1], system_prompt="Look.")
+    assert reasons(result) == {}
+    for side in ("train", "validation"):
+        (row,) = result.tables[side].to_pylist()
+        assert orjson.loads(row["messages"]) == [
+            {"role": "system", "content": "Look."},
+            *WITH_IMAGE,
+        ]
+        # A pixel is one token and its end.
+        assert row["input_ids"].count(IMG) == row["input_ids"].count(IMG_END) == 1
+
+
+def test_images_that_were_cut_with_their_turns_are_not_written(
+    tmp_path: Path, mistral_checkpoint: Path
+) -> None:
+    render = Rendering(tmp_path, mistral_checkpoint)
+    row = spool_row("cut", messages=WITH_IMAGE * 10)
+    (written,) = render([row], [TRAIN], max_length=30).tables["train"].to_pylist()
+    messages = orjson.loads(written["messages"])
+    num_images = written["input_ids"].count(IMG_END)
+    assert 0 < num_images < 10
+    assert messages == WITH_IMAGE * num_images
+
+
+@pytest.mark.parametrize("kind", ["no vision tower", "another template"])
+def test_images_are_refused_for_models_that_take_none(
+    tmp_path: Path, mistral_checkpoint: Path, tiny_checkpoint: Path, kind: str
+) -> None:
+    checkpoint = tiny_checkpoint
+    if kind == "no vision tower":
+        checkpoint = tmp_path / "text model"
+        shutil.copytree(mistral_checkpoint, checkpoint)
+        (checkpoint / "config.json").write_text('{"model_type": "mistral"}')
+    rows = [spool_row("image", messages=WITH_IMAGE), spool_row("text")]
+    result = Rendering(tmp_path, checkpoint)(rows, [TRAIN, TRAIN])
+    assert reasons(result) == {"image": "holds an image, which rows for this model cannot have"}
+    assert result.tables["train"].num_rows == 1
+
+
+def test_few_rows_are_held_at_a_time_where_they_are_large(
+    render: Rendering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [spool_row(f"Which number is {n}?", f"It is {n}." + "x" * 90) for n in range(30)]
+    whole = render(rows, [TRAIN] * 30)
+    assert whole.tables["train"].column("id").num_chunks == 1
+    monkeypatch.setattr("data.steps.render_rows.BYTES_AT_A_TIME", 1000)
+    cut = render(rows, [TRAIN] * 30)
+    assert 5 < cut.tables["train"].column("id").num_chunks < 15
+    assert cut.tables["train"].combine_chunks().equals(whole.tables["train"].combine_chunks())
+
+
+# Preference pairs.
+
+
+def answer(text: str, **fields: object) -> dict[str, object]:
+    return {"role": "assistant", "content": text, **fields}
+
+
+def pair(id: str, preferred: str, rejected: object, **fields: object) -> dict[str, Any]:
+    return spool_row(id, preferred, rejected=orjson.dumps(rejected).decode(), **fields)
+
+
+def test_both_answers_of_a_pair_are_rendered_behind_the_same_prompt(
+    render: Rendering, tiny_checkpoint: Path
+) -> None:
+    rows = [pair("Which?", "this one", answer("no")), spool_row("plain")]
+    table = render(rows, [TRAIN, TRAIN], system_prompt="Choose.").tables["train"]
+    (one,), (plain,) = (
+        table.filter(pc.equal(table["id"], id)).to_pylist() for id in ("Which?", "plain")
     )
-    assert rejected == {"pair": '{"role":"assistant","content":"no"}', "plain": ""}
+    assert orjson.loads(one["rejected"]) == answer("no")
+    tokenizer = load_tokenizer(tiny_checkpoint)
+    prompt, preferred = supervised_spans(one["input_ids"], one["assistant_mask"], tokenizer)[:2]
+    same_prompt, rejected = supervised_spans(one["rejected_ids"], one["rejected_mask"], tokenizer)[
+        :2
+    ]
+    assert prompt == same_prompt
+    assert "Choose." in prompt.text
+    assert preferred == ("this one<|im_end|>", True)
+    assert rejected == ("no<|im_end|>", True)
+    assert (plain["rejected"], plain["rejected_ids"], plain["rejected_mask"]) == ("", None, None)
+
+
+def test_pairs_are_counted(render: Rendering) -> None:
+    rows = [pair("pair", "yes", answer("no")), spool_row("plain")]
+    result = render(rows, [TRAIN, TRAIN])
     assert sorted(result.statistics["preference"].tolist()) == [False, True]
+    # Lengths are those of the preferred answer, which training by answers sees alone.
+    lengths = [len(ids) for ids in result.tables["train"].column("input_ids").to_pylist()]
+    assert result.statistics["length"].tolist() == lengths
+
+
+def test_an_answer_of_a_pair_is_never_cut(render: Rendering) -> None:
+    earlier = [
+        {"role": role, "content": f"{role} {n}"} for n in range(2) for role in ("user", "assistant")
+    ]
+    question = {"role": "user", "content": "Which?"}
+    rows = [
+        pair("fits", "this", answer("that")),
+        pair(
+            "long preferred",
+            "x" * 300,
+            answer("no"),
+            messages=[*earlier, question, answer("x" * 300)],
+        ),
+        pair("long rejected", "yes", answer("x" * 300)),
+        spool_row("no pair", messages=[*earlier, question, answer("x" * 300)]),
+    ]
+    result = render(rows, [TRAIN] * 4, max_length=200)
+    assert reasons(result) == {
+        "long preferred": "a preference pair of more than 200 tokens",
+        "long rejected": "a preference pair of more than 200 tokens",
+    }
+    assert sorted(result.tables["train"].column("id").to_pylist()) == ["fits", "no pair"]
+
+
+def test_a_pair_whose_answers_are_the_same_tokens_is_no_pair(
+    tmp_path: Path, mistral_checkpoint: Path
+) -> None:
+    # Mistral's form drops blanks behind an answer.
+    render = Rendering(tmp_path, mistral_checkpoint)
+    assert reasons(render([pair("blanks", "yes", answer("yes  "))], [TRAIN])) == {
+        "blanks": "the preferred and the rejected answer are the same tokens"
+    }
+
+
+def test_a_rejected_answer_that_cannot_be_rendered_is_told(
+    tmp_path: Path, mistral_checkpoint: Path
+) -> None:
+    render = Rendering(tmp_path, mistral_checkpoint)
+    call = CALL | {"function": {"name": "look_up", "arguments": "["}}
+    assert reasons(render([pair("call", "yes", answer("", tool_calls=[call]))], [TRAIN])) == {
+        "call": "its rejected answer: the arguments of the call of look_up are not JSON"
+    }
+
+
+def test_a_call_may_be_preferred_to_a_text(tmp_path: Path, mistral_checkpoint: Path) -> None:
+    render = Rendering(tmp_path, mistral_checkpoint)
+    messages = WITH_TOOLS[:2]
+    row = spool_row(
+        "call",
+        messages=messages,
+        tools=orjson.dumps(TOOLS),
+        rejected=orjson.dumps(answer("I guess that one.")),
+    )
+    (written,) = render([row], [TRAIN]).tables["train"].to_pylist()
+    start = written["assistant_mask"].index(1)
+    assert written["input_ids"][:start] == written["rejected_ids"][:start]
+    assert written["input_ids"][start:] != written["rejected_ids"][start:]
