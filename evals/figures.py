@@ -1,14 +1,12 @@
 """The report's plots as inline SVG that takes its colours and its font from the page."""
 
-import io
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from data.figures import page_style, to_svg
 from evals.results import PromptResult, TaskResult
 
 # Drawn in these and replaced by the page's own variables, so that dark mode reaches the plots.
@@ -22,12 +20,18 @@ PAGE_COLOURS = {
     VARIANT: "var(--variant)",
     BAND: "var(--band)",
 }
+STYLE = {
+    "text.color": INK,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": MUTED,
+    "xtick.color": MUTED,
+}
 WIDTH_INCHES = 5.2
 
 
 def draw_scores(rows: Sequence[tuple[str, PromptResult, bool]]) -> str:
     """Scores with their intervals, in percent; rows: label, score, whether it is the variant's."""
-    with _page_style():
+    with page_style(STYLE):
         axes = _new_axes(num_rows=len(rows))
         for height, (label, result, is_variant) in zip(
             range(len(rows) - 1, -1, -1), rows, strict=True
@@ -44,7 +48,9 @@ def draw_scores(rows: Sequence[tuple[str, PromptResult, bool]]) -> str:
             )
         axes.set_xlim(-3, 103)
         axes.set_xticks([0, 25, 50, 75, 100], ["0 %", "25", "50", "75", "100"])
-        return _to_svg(axes, title="Share answered exactly right, with intervals")
+        return to_svg(
+            axes, colours=PAGE_COLOURS, title="Share answered exactly right, with intervals"
+        )
 
 
 def draw_difference(task: TaskResult) -> str:
@@ -52,7 +58,7 @@ def draw_difference(task: TaskResult) -> str:
     low, high = (100 * bound for bound in task["ci95"])
     margin = 100 * task["equivalence_margin"]
     reach = max(abs(low), abs(high), 2 * margin) * 1.15
-    with _page_style():
+    with page_style(STYLE):
         axes = _new_axes(num_rows=1)
         axes.axvspan(-margin, margin, color=BAND, linewidth=0)
         axes.axvline(0, color=INK, linewidth=1)
@@ -68,7 +74,9 @@ def draw_difference(task: TaskResult) -> str:
         axes.set_xlim(-reach, reach)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
         axes.xaxis.set_major_formatter(lambda value, _: signed(value, digits=0))
-        return _to_svg(axes, title="Paired difference in points, with its interval")
+        return to_svg(
+            axes, colours=PAGE_COLOURS, title="Paired difference in points, with its interval"
+        )
 
 
 def signed(value: float, *, digits: int = 1) -> str:
@@ -77,22 +85,6 @@ def signed(value: float, *, digits: int = 1) -> str:
     if float(text) == 0:
         return text
     return ("+" if value > 0 else "\N{MINUS SIGN}") + text
-
-
-def _page_style() -> AbstractContextManager[None]:
-    return matplotlib.rc_context(
-        {
-            # Text stays text: the page's font, selectable, and never a formula.
-            "svg.fonttype": "none",
-            "text.parse_math": False,
-            "svg.hashsalt": "tunery",
-            "font.size": 10.0,
-            "text.color": INK,
-            "axes.edgecolor": LINE,
-            "axes.labelcolor": MUTED,
-            "xtick.color": MUTED,
-        }
-    )
 
 
 def _new_axes(*, num_rows: int) -> Axes:
@@ -128,21 +120,4 @@ def _draw_row(
     axes.text(0.01, above, label, transform=edges, va="bottom", bbox=box)
     axes.text(
         0.99, above, text, transform=edges, va="bottom", ha="right", fontweight="bold", bbox=box
-    )
-
-
-def _to_svg(axes: Axes, *, title: str) -> str:
-    buffer = io.StringIO()
-    figure = axes.get_figure()
-    assert isinstance(figure, Figure)
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    text = buffer.getvalue()
-    for drawn, colour in PAGE_COLOURS.items():
-        text = text.replace(drawn, colour)
-    # The page sets the width; a viewBox is all that it needs to know the shape.
-    head, _, body = text[text.index("<svg") :].partition(">")
-    view_box = head.split('viewBox="')[1].split('"')[0]
-    return (
-        f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{view_box}" role="img" '
-        f'aria-label="{title}"><title>{title}</title>{body}'
     )
