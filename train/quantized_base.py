@@ -1,53 +1,64 @@
 """Load the frozen base model, 4-bit or bf16, and prove that it is what was asked for."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Literal
 
 import torch
 from bitsandbytes.nn import Linear4bit
-from peft import LoraConfig as PeftLoraConfig
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    BitsAndBytesConfig,
-    PreTrainedModel,
-)
+from transformers import PreTrainedModel
 
-from configs.schema import LoraConfig
+from configs.errors import UserError
+from train.host_embedding import check_untied, offload_input_embedding
+from train.nf4_checkpoint import resolve_nf4
+from train.quantization import check_quantized, is_unquantized, model_class, read_quantization
 
+logger = logging.getLogger(__name__)
 # bitsandbytes logs, once a load, that an optional kernel package is absent on the CPU.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
-# Never quantized. Skip names are matched from a module's start or by its end, and the modules of
-# transformers' vision-language classes begin with `model.`: without it the entry has no effect.
-UNQUANTIZED_MODULES = ["lm_head", "model.vision_tower", "model.multi_modal_projector"]
+# What text does not pass through in a vision-language model.
+VISION_MODULES = ("vision_tower", "multi_modal_projector")
 
 
-def load_base(checkpoint: Path, *, quantization: Literal["nf4", "none"]) -> PreTrainedModel:
+def load_base(
+    checkpoint: Path,
+    *,
+    quantization: Literal["nf4", "none"],
+    with_images: bool = False,
+    offload_embedding: bool = False,
+) -> PreTrainedModel:
     """The base in bf16, or with its linear layers in NF4 with double quantization (QLoRA, §3).
 
-    On a CUDA device where there is one, else on the CPU. All parameters are frozen.
+    On a CUDA device where there is one, else on the CPU. All parameters are frozen. with_images:
+    without them a vision tower and its projector are dropped. offload_embedding: keep the input
+    embedding in host memory (CUDA). Errors: those of `resolve_nf4`; a `UserError` for quantized
+    weights with quantization `none`, for a ready 4-bit checkpoint whose vision tower or head is
+    quantized, and for an embedding that is offloaded and the head too.
     """
-    options = {"dtype": torch.bfloat16, "device_map": {"": training_device()}}
-    if quantization == "nf4":
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16,
-            llm_int8_skip_modules=UNQUANTIZED_MODULES,
+    is_ready = read_quantization(checkpoint) is not None
+    if is_ready and quantization == "none":
+        raise UserError(
+            "the model's weights are quantized, and quantization: none asks for bf16 weights",
+            where=checkpoint / "config.json",
+            remedy="set train.quantization: nf4, or take the model's bf16 checkpoint",
         )
-    model_type = json.loads((checkpoint / "config.json").read_text())["model_type"]
-    # Adapters of the text class alone load without effect in servers of the full model.
-    auto_class = AutoModelForImageTextToText if model_type == "mistral3" else AutoModelForCausalLM
-    model: PreTrainedModel = auto_class.from_pretrained(checkpoint, **options)
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
+    folder = resolve_nf4(checkpoint) if quantization == "nf4" else checkpoint
+    model: PreTrainedModel = model_class(folder).from_pretrained(
+        folder, dtype=torch.bfloat16, device_map={"": training_device()}
+    )
+    model.requires_grad_(False)
     if quantization == "nf4":
-        check_quantized(model)
+        if is_ready:
+            check_ready(model, checkpoint)
+        else:
+            check_quantized(model)
         keep_trainable_layout(model)
+    _tell_whether_tied(model)
+    if not with_images:
+        drop_vision(model)
+    if offload_embedding:
+        _offload_embedding(model)
     return model
 
 
@@ -56,14 +67,22 @@ def training_device() -> torch.device:
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def check_quantized(model: PreTrainedModel) -> None:
-    """Assert that exactly the linear layers outside `UNQUANTIZED_MODULES` are 4-bit."""
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Linear):
-            kept = any(name == skip or name.startswith(f"{skip}.") for skip in UNQUANTIZED_MODULES)
-            assert isinstance(module, Linear4bit) != kept, (
-                f"{name} is {type(module).__name__}: the quantization is not what was asked for"
-            )
+def check_ready(model: PreTrainedModel, checkpoint: Path) -> None:
+    """Raise a `UserError` unless a model that came 4-bit can be trained on.
+
+    Its maker may have left some layers of the language model in bf16.
+    """
+    linears = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+    quantized = [name for name, module in linears.items() if isinstance(module, Linear4bit)]
+    wrong = [name for name in quantized if is_unquantized(name)]
+    if wrong or not quantized:
+        raise UserError(
+            f"the 4-bit checkpoint has {wrong[0]} quantized, which harms it more than it saves"
+            if wrong
+            else "the checkpoint says that it is 4-bit, and none of its layers is",
+            where=checkpoint,
+            remedy="take the model's bf16 checkpoint: it is quantized to NF4 once, at first use",
+        )
 
 
 def keep_trainable_layout(model: PreTrainedModel) -> None:
@@ -76,17 +95,33 @@ def keep_trainable_layout(model: PreTrainedModel) -> None:
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
+            # A checkpoint that came 4-bit may ask for fp16 or fp32, whatever the rest is in.
+            module.compute_dtype = torch.bfloat16
 
 
-def build_lora(config: LoraConfig, model: PreTrainedModel) -> PeftLoraConfig:
-    """peft's configuration of the adapter: every linear layer of the language model."""
-    has_vision_tower = model.config.get_text_config() is not model.config
-    return PeftLoraConfig(
-        r=config.rank,
-        lora_alpha=config.alpha,
-        lora_dropout=config.dropout,
-        target_modules="all-linear",
-        exclude_modules=r".*(vision_tower|multi_modal_projector).*" if has_vision_tower else None,
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
+def drop_vision(model: PreTrainedModel) -> None:
+    """Free the vision tower and its projector, where the model has them."""
+    inner = model.base_model
+    for name in VISION_MODULES:
+        if hasattr(inner, name):
+            setattr(inner, name, None)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _offload_embedding(model: PreTrainedModel) -> None:
+    check_untied(model)
+    if training_device().type == "cuda":
+        offload_input_embedding(model)
+    else:
+        logger.warning("train.offload_embedding has no effect: there is no CUDA device")
+
+
+def _tell_whether_tied(model: PreTrainedModel) -> None:
+    """Have the configuration say what the weights are: Mistral Small 3.1's own says nothing.
+
+    The class takes that for tied, and whoever ties the weights anew would overwrite the head.
+    """
+    head = model.get_output_embeddings()
+    is_tied = head is not None and head.weight is model.get_input_embeddings().weight
+    model.config.tie_word_embeddings = is_tied
