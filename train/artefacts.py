@@ -8,10 +8,13 @@ from configs.schema import BaseBaseline, RunConfig
 from data.cache import new_folder
 from train.gguf import convert_to_gguf
 from train.merge import merge_adapter
+from train.plain_checkpoint import resolve_plain
 
 
 def make_artefacts(config: RunConfig, run: Path, *, checkpoint: Path) -> dict[str, Any]:
     """Write `merged/` and `artefacts/`; the base's artefact only where it is the baseline."""
+    # A ready 4-bit base is put back into bf16: neither merging nor llama.cpp's converter reads it.
+    checkpoint = resolve_plain(checkpoint)
     facts = merge_adapter(checkpoint, run / "adapter", run / "merged")
     sources = [(run / "merged", variant_gguf(run, config), config.name)]
     if isinstance(config.evaluation.baseline, BaseBaseline):
