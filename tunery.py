@@ -48,10 +48,49 @@ def run(target: TargetArgument, runs: RunsOption = RUNS) -> None:
 
         # Better now than after hours of training.
         read_key(config.evaluation.baseline.api_key_env)
+    if config.train.trackers:
+        from train.trackers import check_trackers
+
+        check_trackers(config.train.trackers)
     console.print(f"[bold]{config.name}[/]  {config.description}", soft_wrap=True)
     _run_stages(directory, config, STAGES, console)
     print_comparison(directory.path / "evals" / "comparison.json", console)
     _print_next_steps(directory, config, console)
+
+
+@app.command()
+def plan(
+    target: TargetArgument,
+    runs: RunsOption = RUNS,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            help="Memory of the card to plan for; what is here without it.", metavar="SIZE"
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> None:
+    """Memory, time and disk of a training, before anything is loaded."""
+    import json
+
+    from configs.load import load_config
+    from configs.run_directory import open_run
+    from train.plan.budget import find_budget
+    from train.plan.build import build_plan
+    from train.plan.data_facts import read_data_facts
+    from train.plan.show import plan_to_json, print_plan
+
+    is_file = target.endswith((".yaml", ".yml"))
+    directory = None if is_file else open_run(Path(target) if "/" in target else runs / target)
+    config = load_config(Path(target)) if directory is None else directory.load_config()
+    folder = runs / config.name if directory is None else directory.path
+    data = read_data_facts(folder, config.model)
+    budget = find_budget(gpu)
+    found = build_plan(config, budget_gib=budget.gib, device=budget.device, data=data)
+    if as_json:
+        typer.echo(json.dumps(plan_to_json(found), indent=2))
+    else:
+        print_plan(found, _console())
 
 
 @app.command()
@@ -173,6 +212,10 @@ def _run_stages(
             result = works[stage](directory, config, console)
             state = "unchanged, skipped" if result.skipped else f"done in {result.seconds:.0f} s"
             console.print(f"    [green]{state}[/]  [dim]{summarize_facts(stage, result.facts)}[/]")
+            if stage != "prepare" and not result.skipped:
+                from train.model_card import write_card
+
+                write_card(directory)
 
 
 def _prepare(directory: "RunDirectory", config: "RunConfig", console: "Console") -> "StageResult":
@@ -207,29 +250,41 @@ def _train(directory: "RunDirectory", config: "RunConfig", console: "Console") -
     def work(resume: bool) -> dict[str, Any]:
         from data.models.model_source import resolve_checkpoint
         from train.adapter import TrainFiles, train_adapter
+        from train.report.page import write_report
 
         path = directory.path
-        files = TrainFiles(
-            train_rows=path / "data" / "train.parquet",
-            validation_rows=path / "data" / "validation.parquet",
-            checkpoints=path / "checkpoints",
-            adapter=path / "adapter",
+        training = train_adapter(
+            config.train,
+            checkpoint=resolve_checkpoint(config.model),
+            base_name=config.model.hub_id or config.model.name,
+            run_name=config.name,
+            max_length=config.model.max_length,
+            files=TrainFiles(
+                train_rows=path / "data" / "train.parquet",
+                validation_rows=path / "data" / "validation.parquet",
+                checkpoints=path / "checkpoints",
+                trackers=path / "trackers",
+                adapter=path / "adapter",
+            ),
+            resume=resume,
+            console=console,
         )
-        checkpoint = resolve_checkpoint(config.model)
-        return train_adapter(
-            config.train, checkpoint=checkpoint, files=files, resume=resume, console=console
-        )
+        report = path / "train" / "report.html"
+        report.parent.mkdir(exist_ok=True)
+        write_report(report, config=config, facts=training.facts, history=training.history)
+        return training.facts
 
     return run_stage(
         directory,
         "train",
         settings={
-            "train": config.train.model_dump(mode="json"),
+            # Where the losses are also sent does not change the adapter.
+            "train": config.train.model_dump(mode="json", exclude={"trackers"}),
             "model": config.model.model_dump(mode="json"),
             "model_files": model_fingerprint(config.model),
         },
         after=["prepare"],
-        outputs=["adapter"],
+        outputs=["adapter", "train/report.html"],
         seed=config.train.seed,
         work=work,
     )
@@ -390,7 +445,9 @@ def _print_next_steps(directory: "RunDirectory", config: "RunConfig", console: "
         f"\nChat with it:     {command} chat {name}\n"
         f"Serve it:         {command} serve {name}\n"
         f"Open the report:  python3 -m webbrowser {report}\n"
-        f"Data report:      {directory.path / 'data' / 'report.html'}",
+        f"Data report:      {directory.path / 'data' / 'report.html'}\n"
+        f"Training report:  {directory.path / 'train' / 'report.html'}\n"
+        f"Model card:       {directory.path / 'README.md'}",
         soft_wrap=True,
         markup=False,
     )
@@ -404,12 +461,18 @@ def main() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     # bitsandbytes warns on import, on every CPU, that an optional kernel package is absent.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    from configs.errors import UserError, is_disk_full
+    # One process trains on one card; the others stay free.
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+    from configs.errors import INTERRUPTED_STATUS, Interrupted, UserError, is_disk_full
+    from configs.telemetry import disable_telemetry
 
+    disable_telemetry()
     try:
         app()
     except UserError as error:
         _fail(str(error))
+    except Interrupted as error:
+        _fail(f"{error}; the same command goes on from there", status=INTERRUPTED_STATUS)
     except KeyboardInterrupt:
         _fail("interrupted; the same command goes on where this one stopped", status=130)
     except Exception as error:

@@ -31,3 +31,14 @@ def mistral_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.mistral_tokenizer import build_mistral_checkpoint
 
     return build_mistral_checkpoint(tmp_path_factory.mktemp("mistral") / "checkpoint")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if not on_gpu:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in on_gpu:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))

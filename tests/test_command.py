@@ -1,8 +1,10 @@
 """The command as a user meets it: what is wrong ends as one message, never as a traceback."""
 
+import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -164,3 +166,42 @@ def test_full_disk_is_a_message(config_file: Path, tmp_path: Path) -> None:
     )
     assert_told(result, "disk is full", "free some space")
     assert not (runs / "tiny" / "adapter").exists()
+
+
+def test_plan_says_what_a_24b_needs_before_anything_is_downloaded() -> None:
+    result = tunery("plan", "configs/legal.yaml", "--gpu", "24GiB", "--json")
+    plan = json.loads(result.stdout)
+    for key in ("fits", "budget_gib", "peak_gib", "breakdown", "max_length", "tokens_per_second"):
+        assert key in plan
+    assert {"hours", "disk_gib"} <= plan.keys()
+    assert plan["fits"]
+    assert sum(plan["breakdown"].values()) == pytest.approx(plan["peak_gib"])
+    assert "fits" in tunery("plan", "configs/legal.yaml", "--gpu", "24GiB").stdout
+    assert "does not fit" in tunery("plan", "configs/legal.yaml", "--gpu", "12 GB").stdout
+    assert_told(tunery("plan", "configs/legal.yaml", "--gpu", "much"), "not an amount of memory")
+
+
+def test_sigterm_while_training_ends_with_a_status_of_its_own(
+    config_file: Path, tmp_path: Path
+) -> None:
+    config_file.write_text(config_file.read_text().replace("num_steps: 2", "num_steps: 5000"))
+    assert tunery("prepare", str(config_file), cwd=tmp_path).returncode == 0
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tunery", "train", str(config_file)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    checkpoints = tmp_path / "runs" / "tiny" / "checkpoints"
+    deadline = time.monotonic() + 120
+    while not list(checkpoints.glob("checkpoint-*/complete")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.terminate()
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 75
+    assert "the same command goes on from there" in told
+    assert "interrupted" in tunery("status", cwd=tmp_path).stdout

@@ -92,7 +92,9 @@ def test_comparison_has_the_fields_that_others_read(
     assert task["num_samples"] == 12
     assert task["variant"]["model"] == "end-to-end"
     assert 0 <= task["baseline"]["score"] <= 1
-    assert task["delta"] == pytest.approx(task["variant"]["score"] - task["baseline"]["score"])
+    # All three are rounded to six places.
+    difference = task["variant"]["score"] - task["baseline"]["score"]
+    assert task["delta"] == pytest.approx(difference, abs=2e-6)
     low, high = task["ci95"]
     assert low <= task["delta"] <= high
     assert {"p_value", "minimum_detectable_effect", "verdict", "name"} <= task.keys()

@@ -1,197 +1,349 @@
 """The train stage: prepared rows and a base model in, a LoRA adapter out."""
 
+import json
 import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import datasets
-import pyarrow.parquet as pq
 import torch
-from peft import PeftModel, get_peft_model
+from peft import PeftModel, set_peft_model_state_dict
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from rich.console import Console
-from transformers import PreTrainedTokenizerBase
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from safetensors.torch import load_file
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 from transformers.utils import logging as transformers_logging
-from trl import SFTConfig
 
 from configs.errors import UserError
 from configs.schema import TrainConfig
 from data.cache import new_folder
 from data.tokens.load_tokenizer import load_tokenizer
+from data.tokens.template import load_renderer
+from train import documents
+from train.batches import FlatCollator, ReadImages
+from train.best_adapter import KeepBestAdapter, best_adapter
 from train.checkpoints import MarkComplete, latest_resumable, step_of
+from train.frozen_vision import freeze_vision
 from train.host_memory import limit_heap_growth
-from train.progress import TrainingProgress
-from train.quantized_base import build_lora, load_base, training_device
-from train.row_order import count_steps, order_rows
-from train.supervised_trainer import IGNORED, SupervisedTrainer
+from train.images import ImageReader
+from train.interruption import Interruption
+from train.lora import Batch, build_adapter, save_adapter
+from train.loss_watch import LossWatch
+from train.out_of_memory import with_reliefs
+from train.pairs import Pairs, load_pairs
+from train.plan.advice import reliefs
+from train.preference import build_preference_trainer, reward_facts
+from train.progress import TrainingProgress, quantize_once
+from train.quantized_base import load_base, training_device
+from train.row_trainer import RowTrainer
+from train.rows import Rows, load_rows
+from train.tiled_mlp import tile_mlps
+from train.trackers import check_trackers, open_trackers
+from train.trainers import build_supervised_trainer, plan_steps, shared_arguments
 
-OPTIMIZERS = {
-    "adamw_torch": "adamw_torch",
-    "adamw_8bit": "adamw_bnb_8bit",
-    "paged_adamw_8bit": "paged_adamw_8bit",
-}
+# What EVA looks at: enough for its directions to settle, few enough to take no time.
+MAX_EVA_SEQUENCES = 64
+EVA_BATCH_ROWS = 16
+# Beside the checkpoints: the adapter with the lowest validation loss, for early stopping.
+BEST = "best"
 
 
 @dataclass(frozen=True)
 class TrainFiles:
-    """Where the stage reads and writes: rows, half-way states, the finished adapter."""
+    """Where the stage reads and writes: rows, half-way states, trackers' files, the adapter."""
 
     train_rows: Path
     validation_rows: Path
     checkpoints: Path
+    trackers: Path
     adapter: Path
 
 
-def train_adapter(
-    config: TrainConfig, *, checkpoint: Path, files: TrainFiles, resume: bool, console: Console
-) -> dict[str, Any]:
-    """Train the adapter and return facts for the manifest (losses, tokens, speed).
+class Training(NamedTuple):
+    """A finished training: facts for the manifest, and the trainer's `log_history`."""
 
-    resume: go on from the newest whole checkpoint; without it earlier ones are discarded. On a CPU
-    a resumed run ends with the same adapter as an unbroken one.
+    facts: dict[str, Any]
+    history: list[dict[str, Any]]
+
+
+class Side(NamedTuple):
+    """Rows of a side as their method sees them; rows: those with the preferred answers."""
+
+    rows: Rows
+    pairs: Pairs | None
+
+    @property
+    def lengths(self) -> Any:  # noqa: ANN401 - numpy's array
+        """Tokens of each row, of a pair both answers together."""
+        return self.rows.lengths if self.pairs is None else self.pairs.lengths
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What all attempts at a training share, whatever memory they may use."""
+
+    checkpoint: Path
+    base_name: str
+    run_name: str
+    max_length: int
+    train_side: Side
+    validation_side: Side
+    read_images: ReadImages | None
+    files: TrainFiles
+    console: Console
+
+
+def train_adapter(
+    config: TrainConfig,
+    *,
+    checkpoint: Path,
+    base_name: str,
+    run_name: str,
+    max_length: int,
+    files: TrainFiles,
+    resume: bool,
+    console: Console,
+) -> Training:
+    """Train the adapter.
+
+    base_name: what the adapter's files call the base; run_name: what trackers call the training;
+    max_length: tokens of a packed sequence; resume: go on from the newest whole checkpoint; without
+    it earlier ones are discarded. On a CPU a resumed run ends with the same adapter as an unbroken
+    one. Where memory runs out, training goes on with the reliefs that `tunery plan` names.
+
+    Errors: `UserError` for rows, settings or a loss that training cannot go on with; `Interrupted`
+    after SIGTERM, with the last step saved.
     """
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     limit_heap_growth()
-    # 1. Rows, as the model will see them.
-    train_rows = load_rows(files.train_rows)
-    validation_rows = load_rows(files.validation_rows, limit=config.max_validation_rows)
-    # 2. Base and adapter.
-    tokenizer = load_tokenizer(checkpoint)
-    model = build_model(config, checkpoint)
-    # 3. Where an earlier attempt stopped.
+    check_trackers(config.trackers)
+    if config.optimizer == "paged_adamw_8bit" and training_device().type != "cuda":
+        raise UserError(
+            "bitsandbytes pages optimizer states on CUDA alone, and there is no such device",
+            where="train.optimizer",
+            remedy="set train.optimizer: adamw_8bit",
+        )
     if not resume:
         shutil.rmtree(files.checkpoints, ignore_errors=True)
     files.checkpoints.mkdir(parents=True, exist_ok=True)
-    start = latest_resumable(files.checkpoints)
-    # 4. Training.
-    progress = TrainingProgress(console)
-    trainer = build_trainer(
-        config,
-        model=model,
-        tokenizer=tokenizer,
-        train_rows=train_rows,
-        validation_rows=validation_rows,
-        folder=files.checkpoints,
-        progress=progress,
+    train_side = _load_side(config, files.train_rows)
+    validation_side = _load_side(config, files.validation_rows, config.max_validation_rows)
+    has_images = train_side.rows.images or validation_side.rows.images
+    setting = Setting(
+        checkpoint=checkpoint,
+        base_name=base_name,
+        run_name=run_name,
+        max_length=max_length,
+        train_side=train_side,
+        validation_side=validation_side,
+        read_images=ImageReader(checkpoint).read if has_images else None,
+        files=files,
+        console=console,
     )
-    try:
+    with Interruption() as interruption:
+        if config.quantization == "nf4":
+            quantize_once(checkpoint, console)
+        training, taken = with_reliefs(
+            lambda settings: _train(settings, setting, interruption),
+            config,
+            reliefs(
+                config,
+                device="cuda" if training_device().type == "cuda" else "cpu",
+                tied_embeddings=_ties_embeddings(checkpoint),
+                tokens_per_micro_batch=max_length * config.micro_batch_rows,
+            ),
+            console,
+        )
+    return training._replace(facts=training.facts | {"memory_reliefs": taken})
+
+
+def _train(config: TrainConfig, setting: Setting, interruption: Interruption) -> Training:
+    files, rows = setting.files, setting.train_side.rows
+    # 1. Which rows are met when; base and adapter.
+    steps = plan_steps(config, setting.train_side.lengths, max_length=setting.max_length)
+    tokenizer = load_tokenizer(setting.checkpoint)
+    # It holds the token ids against Mistral's own where the model is one of theirs.
+    load_renderer(tokenizer)
+    model = build_model(
+        config,
+        setting.checkpoint,
+        with_images=setting.read_images is not None,
+        activations=_activations(config, setting, steps),
+    )
+    # 2. Where an earlier attempt stopped, and what watches over this one.
+    start = latest_resumable(files.checkpoints)
+    start_step = step_of(start) if start else 0
+    progress = TrainingProgress(setting.console)
+    with ExitStack() as stack:
+        stack.callback(progress.close)
+        trackers = stack.enter_context(
+            open_trackers(
+                config.trackers,
+                folder=files.trackers,
+                run_name=setting.run_name,
+                start_step=start_step,
+            )
+        )
+        watch = LossWatch(
+            lambda step: rows.describe(_rows_of_step(config, steps, step)),
+            max_loss_ratio=config.max_loss_ratio,
+        )
+        # Trackers before the watch, so that they get the step that it stops at.
+        callbacks = [progress, *trackers.callbacks, watch, *_keep_best(config, files)]
+        # 3. Training.
+        trainer = _build_trainer(
+            config,
+            setting,
+            model=model,
+            tokenizer=tokenizer,
+            steps=steps,
+            arguments=shared_arguments(
+                config, num_steps=len(steps) // config.batch_rows, folder=files.checkpoints
+            )
+            | {"run_name": trackers.run_name, "project": trackers.project},
+            # The interruption last, so that all others see the end of training.
+            callbacks=[*callbacks, MarkComplete(), interruption],
+        )
         trainer.train(resume_from_checkpoint=str(start) if start else None)
+        best = best_adapter(files.checkpoints / BEST) if config.early_stopping_patience else None
+        if best:
+            set_peft_model_state_dict(model, load_file(best.path / SAFETENSORS_WEIGHTS_NAME))
         validation_loss = trainer.evaluate()["eval_loss"]
-    finally:
-        progress.close()
-    # 5. The adapter, whole or not at all.
+    # 4. The adapter, whole or not at all.
     with new_folder(files.adapter) as folder:
-        model.save_pretrained(str(folder))
+        save_adapter(model, folder, base_name=setting.base_name)
     history = trainer.state.log_history
-    return {
+    losses = [log["loss"] for log in history if "loss" in log]
+    facts = {
+        "method": config.method,
         "num_steps": trainer.state.global_step,
-        "resumed_from_step": step_of(start) if start else 0,
+        "resumed_from_step": start_step,
+        "best_step": best.step if best else None,
         "num_tokens": int(trainer.state.num_input_tokens_seen),
         "tokens_per_second": round(progress.tokens_per_second, 1),
-        "first_loss": next((log["loss"] for log in history if "loss" in log), None),
-        "last_loss": next((log["loss"] for log in reversed(history) if "loss" in log), None),
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
         "validation_loss": round(validation_loss, 4),
         "device": str(training_device()),
+        "peak_device_gib": _peak_device_gib(),
     }
+    if config.method == "preference":
+        facts |= reward_facts(history)
+    return Training(facts, history)
 
 
-def load_rows(file: Path, *, limit: int | None = None) -> datasets.Dataset:
-    """Prepared rows as `input_ids` and `labels` (ignored where the mask is 0)."""
-    table = pq.read_table(file, columns=["input_ids", "assistant_mask"])
-    if limit is not None:
-        table = table.slice(0, limit)
-    if not table.num_rows:
-        raise UserError(
-            "no rows",
-            where=file,
-            remedy="give more data, or lower data.validation_fraction and data.test_fraction",
-        )
-    ids = table["input_ids"].to_pylist()
-    masks = table["assistant_mask"].to_pylist()
-    labels = [
-        [token if supervised else IGNORED for token, supervised in zip(row, mask, strict=True)]
-        for row, mask in zip(ids, masks, strict=True)
-    ]
-    return datasets.Dataset.from_dict({"input_ids": ids, "labels": labels})
-
-
-def build_model(config: TrainConfig, checkpoint: Path) -> PeftModel:
-    """The frozen base with a fresh adapter on it, its initial weights fixed by the seed."""
-    torch.manual_seed(config.seed)
-    base = load_base(checkpoint, quantization=config.quantization)
-    if training_device().type == "cpu":
-        # On short padded rows torch's fused attention spends a third of a step in its CPU backward.
-        base.set_attn_implementation("eager")
-    return get_peft_model(base, build_lora(config.lora, base))
-
-
-def build_trainer(
+def build_model(
     config: TrainConfig,
+    checkpoint: Path,
+    *,
+    with_images: bool = False,
+    activations: Iterable[Batch] | None = None,
+) -> PeftModel:
+    """The frozen base with a fresh adapter on it, its initial weights fixed by the seed.
+
+    with_images: keep the vision tower; activations: batches that an EVA adapter begins from.
+    """
+    base = load_base(
+        checkpoint,
+        quantization=config.quantization,
+        with_images=with_images,
+        offload_embedding=config.offload_embedding,
+    )
+    if with_images:
+        freeze_vision(base)
+    # The vision tower of a model that has one keeps its own attention.
+    base.get_decoder().set_attn_implementation(documents.NAME)
+    if config.mlp_tile_tokens:
+        tile_mlps(base.get_decoder(), config.mlp_tile_tokens)
+    return build_adapter(base, config, activations=activations)
+
+
+def _load_side(config: TrainConfig, file: Path, limit: int | None = None) -> Side:
+    if config.method == "preference":
+        pairs = load_pairs(file, limit=limit)
+        return Side(pairs.preferred, pairs)
+    return Side(load_rows(file, limit=limit), None)
+
+
+def _build_trainer(
+    config: TrainConfig,
+    setting: Setting,
     *,
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
-    train_rows: datasets.Dataset,
-    validation_rows: datasets.Dataset,
-    folder: Path,
-    progress: TrainingProgress,
-) -> SupervisedTrainer:
-    """The trainer, quiet but for `progress`, writing checkpoints to `folder`."""
-    on_gpu = training_device().type == "cuda"
-    num_steps = count_steps(
-        len(train_rows),
-        batch_rows=config.batch_rows,
-        num_steps=config.num_steps,
-        num_epochs=config.num_epochs,
-    )
-    order = order_rows(
-        [len(ids) for ids in train_rows["input_ids"]],
-        num_steps=num_steps,
-        batch_rows=config.batch_rows,
-        seed=config.seed,
-    )
-    arguments = SFTConfig(
-        output_dir=str(folder),
-        max_steps=num_steps,
-        per_device_train_batch_size=config.micro_batch_rows,
-        per_device_eval_batch_size=config.micro_batch_rows,
-        gradient_accumulation_steps=config.batch_rows // config.micro_batch_rows,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type=config.schedule,
-        warmup_steps=config.warmup_steps,
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        optim=OPTIMIZERS[config.optimizer],
-        gradient_checkpointing=config.gradient_checkpointing,
-        # On the CPU the base is bf16 already, and autocast only adds casts.
-        bf16=on_gpu,
-        dataloader_pin_memory=on_gpu,
-        # The rows stand in their order already.
-        train_sampling_strategy="sequential",
-        eval_strategy="steps",
-        eval_steps=config.validate_every_steps,
-        prediction_loss_only=True,
-        save_strategy="steps",
-        save_steps=config.save_every_steps,
-        save_total_limit=config.keep_checkpoints,
-        logging_steps=1,
-        include_num_input_tokens_seen="non_padding",
-        seed=config.seed,
-        # The rows come rendered, masked and cut by the prepare stage.
-        dataset_kwargs={"skip_prepare_dataset": True},
-        max_length=None,
-        report_to="none",
-        disable_tqdm=True,
-    )
-    trainer = SupervisedTrainer(
+    steps: list[list[int]],
+    arguments: Mapping[str, Any],
+    callbacks: Sequence[TrainerCallback],
+) -> RowTrainer:
+    train_side, validation_side = setting.train_side, setting.validation_side
+    if train_side.pairs is not None and validation_side.pairs is not None:
+        return build_preference_trainer(
+            config,
+            model=model,
+            tokenizer=tokenizer,
+            train_pairs=train_side.pairs,
+            validation_pairs=validation_side.pairs,
+            order=steps,
+            arguments=arguments,
+            callbacks=callbacks,
+            console=setting.console,
+        )
+    return build_supervised_trainer(
+        config,
         model=model,
-        args=arguments,
-        train_dataset=train_rows.select(order),
-        eval_dataset=validation_rows,
-        processing_class=tokenizer,
-        callbacks=[progress, MarkComplete()],
+        tokenizer=tokenizer,
+        train_rows=train_side.rows,
+        validation_rows=validation_side.rows,
+        steps=steps,
+        max_length=setting.max_length,
+        arguments=arguments,
+        callbacks=callbacks,
+        read_images=setting.read_images,
     )
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
-    return trainer
+
+
+def _keep_best(config: TrainConfig, files: TrainFiles) -> Iterator[TrainerCallback]:
+    if config.early_stopping_patience:
+        yield KeepBestAdapter(files.checkpoints / BEST, patience=config.early_stopping_patience)
+
+
+def _rows_of_step(config: TrainConfig, steps: list[list[int]], step: int) -> list[int]:
+    """Row numbers of an optimizer step; steps count from 1."""
+    first = (step - 1) * config.batch_rows
+    return [row for sequence in steps[first : first + config.batch_rows] for row in sequence]
+
+
+def _activations(config: TrainConfig, setting: Setting, steps: list[list[int]]) -> Iterator[Batch]:
+    """The first rows of training, which an EVA adapter begins from, in batches.
+
+    A batch has to have more supervised tokens than the adapter has ranks, which a single short row
+    has not.
+    """
+    if config.lora.init == "eva":
+        collate = FlatCollator(setting.train_side.rows, setting.read_images)
+        num_together = 1 if config.packing else EVA_BATCH_ROWS
+        for start in range(0, min(len(steps), MAX_EVA_SEQUENCES), num_together):
+            sequences = steps[start : start + num_together]
+            batch = collate([{"rows": sequence} for sequence in sequences])
+            yield {name: _to_device(value) for name, value in batch.items()}
+
+
+def _to_device(value: Any) -> Any:  # noqa: ANN401 - tensors and numbers
+    return value.to(training_device()) if isinstance(value, torch.Tensor) else value
+
+
+def _ties_embeddings(checkpoint: Path) -> bool:
+    """Whether the head is the input embedding, which then cannot be held elsewhere."""
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    text = config.get("text_config", {})
+    return bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
+
+
+def _peak_device_gib() -> float | None:
+    """What the allocator held at most on the card, in GiB; None without one."""
+    if training_device().type != "cuda":
+        return None
+    return round(torch.cuda.max_memory_reserved() / 2**30, 2)

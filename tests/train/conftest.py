@@ -1,7 +1,9 @@
 """Prepared rows for the training tests, on the tiny model's own tokenizer."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +16,14 @@ from data.tokens.template import load_renderer, render_conversations
 from train.adapter import TrainFiles
 
 COLOURS = ["blue", "green", "red", "white", "black", "grey", "yellow"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """NF4 copies of the tests' models go where pytest cleans up."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUNERY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +57,9 @@ def train_files(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> TrainFile
     rendered = render_conversations(conversations, load_renderer(tokenizer), max_length=256)
     table = pa.table(
         {
+            "id": [row.id for row in conversations],
+            "where": [f"colours.jsonl:{number}" for number in range(1, 41)],
+            "messages": [orjson.dumps(row.messages).decode() for row in conversations],
             "input_ids": [one.input_ids for one in rendered],
             "assistant_mask": [one.assistant_mask for one in rendered],
         }
@@ -57,5 +70,6 @@ def train_files(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> TrainFile
         tmp_path / "train.parquet",
         tmp_path / "validation.parquet",
         tmp_path / "checkpoints",
+        tmp_path / "trackers",
         tmp_path / "adapter",
     )
