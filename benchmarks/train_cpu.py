@@ -14,45 +14,26 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import datasets
 import torch
 from peft import LoraConfig
-from rich.console import Console
-from transformers import (
-    BitsAndBytesConfig,
-    PreTrainedTokenizerBase,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import BitsAndBytesConfig, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
+from benchmarks.clock import Clock
 from configs.load import load_config
 from configs.schema import TrainConfig
 from data.models.model_source import resolve_checkpoint
 from data.prepare import prepare
 from data.tokens.load_tokenizer import load_tokenizer
-from train.adapter import build_model, build_trainer, load_rows
-from train.progress import TrainingProgress
+from train.adapter import build_model
+from train.batches import IGNORED
+from train.rows import Rows, load_rows
+from train.trainers import build_supervised_trainer, plan_steps, shared_arguments
 
 CONFIG = Path("configs/demo-medical.yaml")
-
-
-class Clock(TrainerCallback):
-    """Notes when each optimizer step ended, and the tokens seen by then."""
-
-    def __init__(self) -> None:
-        self.marks: list[tuple[float, int]] = []
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
-    ) -> None:
-        """Called by the trainer."""
-        self.marks.append((time.perf_counter(), int(state.num_input_tokens_seen)))
 
 
 def main() -> None:
@@ -118,14 +99,18 @@ def _train(side: str, rows_file: Path, steps: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         trainer: SFTTrainer
         if side == "tunery":
-            trainer = build_trainer(
+            trainer = build_supervised_trainer(
                 settings,
                 model=build_model(settings, checkpoint),
                 tokenizer=tokenizer,
                 train_rows=rows,
-                validation_rows=rows.select(range(8)),
-                folder=Path(folder),
-                progress=TrainingProgress(Console(quiet=True)),
+                validation_rows=load_rows(rows_file, limit=8),
+                steps=plan_steps(settings, rows.lengths, max_length=config.model.max_length),
+                max_length=config.model.max_length,
+                arguments=shared_arguments(
+                    settings, num_steps=settings.num_steps or steps, folder=Path(folder)
+                ),
+                callbacks=[],
             )
         else:
             trainer = _build_plain_trl(settings, checkpoint, tokenizer, rows, Path(folder))
@@ -139,7 +124,7 @@ def _build_plain_trl(
     settings: TrainConfig,
     checkpoint: Path,
     tokenizer: PreTrainedTokenizerBase,
-    rows: datasets.Dataset,
+    rows: Rows,
     folder: Path,
 ) -> SFTTrainer:
     return SFTTrainer(
@@ -160,7 +145,7 @@ def _build_plain_trl(
             disable_tqdm=True,
             save_strategy="no",
         ),
-        train_dataset=rows,
+        train_dataset=_with_labels(rows),
         processing_class=tokenizer,
         quantization_config=BitsAndBytesConfig(
             load_in_4bit=True,
@@ -172,6 +157,16 @@ def _build_plain_trl(
             r=settings.lora.rank, lora_alpha=settings.lora.alpha, target_modules="all-linear"
         ),
     )
+
+
+def _with_labels(rows: Rows) -> datasets.Dataset:
+    ids = [rows.input_ids[rows.span(number)].tolist() for number in range(len(rows))]
+    masks = [rows.assistant_mask[rows.span(number)].tolist() for number in range(len(rows))]
+    labels = [
+        [token if supervised else IGNORED for token, supervised in zip(row, mask, strict=True)]
+        for row, mask in zip(ids, masks, strict=True)
+    ]
+    return datasets.Dataset.from_dict({"input_ids": ids, "labels": labels})
 
 
 if __name__ == "__main__":
