@@ -151,7 +151,9 @@ def _limit_to_means(axes: Axes, values: Sequence[float]) -> None:
 def _new_axes(width_inches: float, *, height_inches: float, left_inches: float) -> Axes:
     figure = Figure(figsize=(width_inches, height_inches))
     left, bottom, top = left_inches / width_inches, 0.3 / height_inches, 0.24 / height_inches
-    axes = figure.add_axes((left, bottom, 1 - left - 0.01, 1 - bottom - top))
+    # Room for half of the last step's number.
+    right = 0.2 / width_inches
+    axes = figure.add_axes((left, bottom, 1 - left - right, 1 - bottom - top))
     axes.spines[["left", "right", "top"]].set_visible(False)
     axes.grid(axis="y", color=LINE, linewidth=0.8)
     axes.set_axisbelow(True)
