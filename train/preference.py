@@ -10,14 +10,12 @@ from peft import PeftModel
 from rich.console import Console
 from rich.progress import track
 from transformers import PreTrainedTokenizerBase, TrainerCallback
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import DPOConfig
 
 from configs.schema import TrainConfig
 from train.lora import keep_adapter_dtype
 from train.pairs import LogProbs, PairCollator, Pairs
 from train.preference_trainer import PreferenceTrainer
-from train.quantized_base import training_device
 
 # Beside the checkpoints: a training that is resumed need not ask the reference again.
 REFERENCE_FILE = "reference.npz"
@@ -48,19 +46,15 @@ def build_preference_trainer(
     """The trainer of method `preference`; the reference has been asked when it returns.
 
     model: as it begins, for it is its own reference; order: the number of the pair at every place
-    of every optimizer step, as a list of one; arguments: what both methods share, by the names of
-    `TrainingArguments`; console: where the progress of asking the reference is shown.
+    of every optimizer step, as a list of one; arguments: what both methods share, as
+    `shared_arguments` gives it; console: where the progress of asking the reference is shown.
     """
     settings = DPOConfig(
         **{**arguments, "include_num_input_tokens_seen": "non_padding"},
         beta=config.preference.beta,
         loss_type=[config.preference.loss],
-        # The pairs come cut by the prepare stage.
-        max_length=None,
         # TRL else turns off all dropout, the adapter's too.
         disable_dropout=not config.lora.dropout,
-        # It moves saved tensors of CUDA alone, and fails elsewhere.
-        activation_offloading=config.offload_activations and training_device().type == "cuda",
     )
     training, validation = (
         _side(pairs, numbers, tokenizer, config.micro_batch_rows)
@@ -80,8 +74,6 @@ def build_preference_trainer(
         callbacks=list(callbacks),
         config=config,
     )
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
     file = Path(str(settings.output_dir)) / REFERENCE_FILE
     _ask_reference(trainer, (training, validation), file, console)
     keep_adapter_dtype(model, config.lora.dtype)

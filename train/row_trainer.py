@@ -7,6 +7,7 @@ from peft import PeftModel
 from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.data.data_collator import DataCollator
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from configs.schema import TrainConfig
 from train.lora import build_optimizer
@@ -29,6 +30,9 @@ class RowTrainer(Trainer):
         super().__init__(**options)
         self._validation_collator = validation_collator
         self._config = config
+        # The stage draws its own bar.
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Made once a resumed adapter is there, whose tensors one made earlier would not train."""

@@ -8,7 +8,6 @@ import datasets
 import numpy as np
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, TrainerCallback
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import SFTConfig
 
 from configs.schema import TrainConfig
@@ -71,11 +70,8 @@ def build_supervised_trainer(
     validation = plan_sequences(validation_rows.lengths, capacity=capacity, seed=config.seed)
     settings = SFTConfig(
         **arguments,
-        # The rows come rendered, masked and cut by the prepare stage.
+        # The rows come rendered and masked by the prepare stage.
         dataset_kwargs={"skip_prepare_dataset": True},
-        max_length=None,
-        # It moves saved tensors of CUDA alone, and fails elsewhere.
-        activation_offloading=config.offload_activations and training_device().type == "cuda",
     )
     trainer = SupervisedTrainer(
         model=model,
@@ -89,13 +85,11 @@ def build_supervised_trainer(
         config=config,
     )
     keep_adapter_dtype(model, config.lora.dtype)
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
     return trainer
 
 
 def shared_arguments(config: TrainConfig, *, num_steps: int, folder: Path) -> dict[str, Any]:
-    """What the trainers of both methods are told alike, by the names of `TrainingArguments`."""
+    """What the trainers of both methods are told alike, by the names of TRL's arguments."""
     on_gpu = training_device().type == "cuda"
     return {
         "output_dir": str(folder),
@@ -110,6 +104,10 @@ def shared_arguments(config: TrainConfig, *, num_steps: int, folder: Path) -> di
         "max_grad_norm": config.max_grad_norm,
         "optim": OPTIMIZERS[config.optimizer],
         "gradient_checkpointing": config.gradient_checkpointing,
+        # It moves saved tensors of CUDA alone, and fails elsewhere.
+        "activation_offloading": config.offload_activations and on_gpu,
+        # The prepare stage has cut them.
+        "max_length": None,
         # On the CPU the base is bf16 already, and autocast only adds casts.
         "bf16": on_gpu,
         "dataloader_pin_memory": on_gpu,
