@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 from safetensors.torch import load_file
 
 from configs.schema import LoraConfig, TrainConfig
 from tests.tiny_mistral3 import build_tiny_mistral3
+from tests.train import train_stage
 from train import documents
-from train.adapter import TrainFiles, build_model, train_adapter
+from train.adapter import TrainFiles, build_model
 from train.checkpoints import MARKER, latest_resumable
 from train.rows import load_rows
 
@@ -29,17 +29,10 @@ FOR_LONG_ROWS = {
 }
 
 
-def train(config: TrainConfig, files: TrainFiles, checkpoint: Path, *, resume: bool) -> dict:  # type: ignore[type-arg]
-    return train_adapter(
-        config,
-        checkpoint=checkpoint,
-        base_name="tiny",
-        run_name="colours",
-        max_length=256,
-        files=files,
-        resume=resume,
-        console=Console(quiet=True),
-    ).facts
+def train(
+    config: TrainConfig, files: TrainFiles, checkpoint: Path, *, resume: bool
+) -> dict[str, Any]:
+    return train_stage.train(config, files, checkpoint, resume=resume).facts
 
 
 def write_checkpoint(folder: Path, step: int, *, is_whole: bool = True) -> None:

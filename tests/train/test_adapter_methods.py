@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import PreTrainedTokenizerBase
@@ -27,26 +26,12 @@ from data.tokens.template import load_renderer, render_conversations
 from tests.tiny_mistral3 import build_tiny_mistral3
 from tests.train.preference_pairs import write_pairs
 from tests.train.test_images import messages
-from train.adapter import BEST, TrainFiles, Training, train_adapter
+from tests.train.train_stage import train
+from train.adapter import BEST, TrainFiles
 from train.best_adapter import best_adapter
 from train.checkpoints import MARKER
 
 WEIGHTS = "adapter_model.safetensors"
-
-
-def train(
-    config: TrainConfig, files: TrainFiles, checkpoint: Path, *, resume: bool = False
-) -> Training:
-    return train_adapter(
-        config,
-        checkpoint=checkpoint,
-        base_name="tiny",
-        run_name="colours",
-        max_length=256,
-        files=files,
-        resume=resume,
-        console=Console(quiet=True),
-    )
 
 
 def with_settings(config: TrainConfig, **settings: object) -> TrainConfig:
