@@ -1,15 +1,32 @@
-"""Where a run keeps the files that are served; known without loading what makes them."""
+"""Where a run keeps its artefacts; known without loading what makes them."""
 
 from pathlib import Path
 
-from configs.schema import RunConfig
+from configs.schema import ArtefactFormat, GgufFormat, RunConfig
+
+MERGED_FOLDER = "merged"
+ARTEFACTS_FOLDER = "artefacts"
+FOLDER_FORMATS = ("w4a16", "nf4")
+
+
+def artefact_path(config: RunConfig, name: ArtefactFormat) -> Path:
+    """An artefact's place below the run directory: a GGUF file, or a folder."""
+    if name == "bf16":
+        return Path(MERGED_FOLDER)
+    suffix = name if name in FOLDER_FORMATS else f"{name}.gguf"
+    return Path(ARTEFACTS_FOLDER) / f"{config.name}.{suffix}"
 
 
 def variant_gguf(run: Path, config: RunConfig) -> Path:
     """The artefact that answers under the variant's name."""
-    return run / "artefacts" / f"{config.name}.{config.merge.gguf}.gguf"
+    return run / artefact_path(config, config.merge.served)
 
 
-def base_gguf(run: Path, config: RunConfig) -> Path:
-    """The untuned base in the same number format: what the variant is compared with."""
-    return run / "artefacts" / f"base.{config.merge.gguf}.gguf"
+def base_gguf(run: Path, config: RunConfig, name: GgufFormat | None = None) -> Path:
+    """The untuned base in a number format, the served one when absent: the variant's baseline."""
+    return run / ARTEFACTS_FOLDER / f"base.{name or config.merge.served}.gguf"
+
+
+def mmproj_gguf(run: Path, config: RunConfig) -> Path:
+    """The vision tower and projector, which all GGUFs of a vision-language model share."""
+    return run / ARTEFACTS_FOLDER / f"{config.name}.mmproj.gguf"

@@ -162,11 +162,19 @@ def create_run(config: RunConfig, runs_folder: Path) -> RunDirectory:
             where=run.path,
             remedy="choose another place with --runs",
         ) from error
-    if not run.config_file.exists() or run.load_config() != config:
+    if not _holds(run, config):
         partial = run.path / ".config.yaml.partial"
         save_config(config, partial)
         partial.replace(run.config_file)
     return run
+
+
+def _holds(run: RunDirectory, config: RunConfig) -> bool:
+    """Whether the run's own file says the same; one of an earlier version may not be readable."""
+    try:
+        return run.config_file.exists() and run.load_config() == config
+    except UserError:
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)

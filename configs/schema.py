@@ -5,7 +5,7 @@ machine-learning library, so that a configuration is checked before anything hea
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, cast, get_args
 
 from pydantic import Field, model_validator
 
@@ -198,11 +198,59 @@ class TrainConfig(Section):
             yield "packing holds single answers: method preference needs packing: false"
 
 
+GgufFormat = Literal["f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
+ArtefactFormat = Literal["bf16", "w4a16", "nf4"] | GgufFormat
+BaseName = Literal["bf16", "nf4"]
+
+
+class FurtherAdapter(Section):
+    """An adapter of the same base, merged beside the run's own."""
+
+    path: LocalPath
+    """peft's folder; relative paths start at the configuration file's folder."""
+    weight: float = 1.0
+    """Its update is multiplied by this."""
+
+
 class MergeConfig(Section):
     """What is made of base and adapter."""
 
-    gguf: Literal["q8_0", "f16", "bf16"] = "q8_0"
-    """Number format of the GGUF that llama.cpp serves."""
+    base: BaseName | Literal["auto"] = "auto"
+    """Weights that are added to: the base's own, its 4-bit ones put back into bf16 (what the
+    adapter saw), or whichever of the two has the lower held-out loss with this adapter."""
+    weight: float = 1.0
+    """The run's own update is multiplied by this."""
+    further_adapters: list[FurtherAdapter] = Field(default_factory=list)
+    """Adapters whose updates are added to the run's own."""
+    artefacts: list[ArtefactFormat] = Field(default=["bf16", "q8_0"], min_length=1)
+    """What is made: `bf16` safetensors (`merged/`), 4-bit safetensors for vLLM (`w4a16`) or for
+    transformers (`nf4`), and GGUFs for llama.cpp, of which the first is served and evaluated."""
+    w4a16_method: Literal["rounding", "gptq"] = "rounding"
+    """How `w4a16` is quantized: to the nearest, or calibrated on training rows (GPTQ, arXiv
+    2210.17323), which loads the whole model and is meant for a GPU."""
+    adapter_exports: list[Literal["vllm", "llamacpp"]] = Field(default_factory=list)
+    """The adapter by itself, in the forms that these engines load beside their base."""
+    num_gate_rows: int = Field(default=32, ge=4)
+    """Validation rows that every artefact is checked on."""
+    gate_answer_tokens: int = Field(default=16, ge=1)
+    """Longest answer that the checks compare, in tokens."""
+
+    @property
+    def served(self) -> GgufFormat:
+        """The artefact that is served and evaluated."""
+        ggufs = [name for name in self.artefacts if name in get_args(GgufFormat)]
+        return cast(GgufFormat, ggufs[0])
+
+    @model_validator(mode="after")
+    def _check_artefacts(self) -> Self:
+        if len(set(self.artefacts)) < len(self.artefacts):
+            raise ValueError("artefacts names one more than once")
+        if not set(self.artefacts) & set(get_args(GgufFormat)):
+            raise ValueError(
+                "artefacts needs a GGUF, which is what is served and evaluated: one of "
+                + ", ".join(get_args(GgufFormat))
+            )
+        return self
 
 
 class ServeConfig(Section):
@@ -294,5 +342,10 @@ class RunConfig(Section):
             raise ValueError(
                 f"evaluation.max_tokens ({self.evaluation.max_tokens}) must be below "
                 f"serve.context_length ({self.serve.context_length})"
+            )
+        if self.merge.base == "nf4" and self.train.quantization == "none":
+            raise ValueError(
+                "merge.base: nf4 adds to weights that an adapter of train.quantization: none has "
+                "never seen"
             )
         return self

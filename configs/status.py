@@ -64,9 +64,11 @@ def summarize_facts(stage: StageName, facts: dict[str, Any]) -> str:
                 f"{facts['tokens_per_second']:.0f} tokens/s"
             )
         case "merge":
+            formats = ", ".join(artefact["format"] for artefact in facts["artefacts"])
             return (
-                f"{facts['num_merged_tensors']} tensors, "
-                f"update kept to a cosine of at least {facts['worst_update_cosine']:.3f}"
+                f"{facts['num_merged_tensors']} tensors on the {facts['base']['kept']} base, "
+                f"update kept to a cosine of at least {facts['worst_update_cosine']:.3f}; "
+                f"{formats} checked"
             )
         case _:
             return f"{facts['num_samples']} questions: {facts['verdict']}"

@@ -48,7 +48,8 @@ def test_defaults_fill_a_sparse_file(tmp_path: Path) -> None:
     config = load_config(write_config(tmp_path))
     assert (config.train.lora.rank, config.train.lora.alpha) == (16, 32)
     assert config.train.quantization == "nf4"
-    assert config.merge.gguf == "q8_0"
+    assert config.merge.artefacts == ["bf16", "q8_0"]
+    assert config.merge.served == "q8_0"
     assert config.evaluation.baseline.kind == "base"
 
 
@@ -338,6 +339,20 @@ def test_rules_across_sections_name_both(tmp_path: Path) -> None:
     error = load_error(file)
     assert error.what == "evaluation.max_tokens (2048) must be below serve.context_length (2048)"
     assert error.where == str(file)
+
+
+def test_a_base_that_the_adapter_never_saw_is_refused(tmp_path: Path) -> None:
+    train = "num_steps: 3\n  quantization: none\nmerge:\n  base: nf4"
+    error = load_error(write_config(tmp_path, ("num_steps: 3", train)))
+    assert error.what.startswith("merge.base: nf4 adds to weights that an adapter")
+
+
+def test_adapters_are_found_from_the_file_that_names_them(tmp_path: Path) -> None:
+    added = "num_steps: 3\nmerge:\n  further_adapters:\n  - path: other/adapter"
+    config = load_config(write_config(tmp_path, ("num_steps: 3", added)))
+    (adapter,) = config.merge.further_adapters
+    assert adapter.path == tmp_path.resolve() / "other" / "adapter"
+    assert adapter.weight == 1
 
 
 # Extending.

@@ -31,7 +31,8 @@ DISK_NAMES = {
     "checkpoints": ("train", "checkpoints"),
     "adapter": ("train", "adapter"),
     "merged": ("merge", "merged weights"),
-    "artefacts": ("merge", "GGUF"),
+    "artefacts": ("merge", "artefacts"),
+    "conversion": ("merge", "while converting"),
 }
 DEVICE_NAMES: dict[Device, str] = {"cuda": "a card", "cpu": "a machine without a card"}
 BAR_WIDTH = 24
