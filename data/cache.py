@@ -37,7 +37,7 @@ def new_folder(final: Path) -> Iterator[Path]:
         yield partial
         for file in partial.rglob("*"):
             if file.is_file():
-                _flush_to_disk(file)
+                flush_to_disk(file)
         _remove(old)
         if final.exists():
             final.rename(old)
@@ -69,11 +69,12 @@ def disk_error(error: OSError, path: Path) -> UserError:
     )
 
 
+def flush_to_disk(file: Path) -> None:
+    """Return when the file's bytes are on the disk."""
+    with file.open("rb") as handle:
+        os.fsync(handle.fileno())
+
+
 def _remove(folder: Path) -> None:
     if folder.exists():
         shutil.rmtree(folder)
-
-
-def _flush_to_disk(file: Path) -> None:
-    with file.open("rb") as handle:
-        os.fsync(handle.fileno())

@@ -44,7 +44,12 @@ def model_fingerprint(model: ModelConfig) -> str:
     """
     if not isinstance(model.source, FolderModel):
         return ""
-    stats = [(file.name, file.stat()) for file in sorted(model.source.path.glob("*"))]
+    return folder_fingerprint(model.source.path)
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """What changes when a folder of weights may have changed: names, sizes and times."""
+    stats = [(file.name, file.stat()) for file in sorted(folder.glob("*"))]
     return _combined([f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}" for name, stat in stats])
 
 

@@ -19,6 +19,8 @@ SINGLE_FILE = "model.safetensors"
 # What of a checkpoint folder belongs to it besides the weights.
 CARRIED_FILES = ("*.json", "*.jinja", "*.model", "*.txt")
 SHARD_BYTES = 2**30
+# Told how many tensors are done, and of how many.
+OnTensor = Callable[[int, int], None]
 MORE_CACHE = (
     "free some disk space, or put the cache on another disk with the environment variable "
     "TUNERY_CACHE"

@@ -13,17 +13,31 @@ from configs.schema import TrainConfig
 from data.conversation import question_and_answer
 from data.tokens.load_tokenizer import load_tokenizer
 from data.tokens.template import load_renderer, render_conversations
+from tests.tiny_mistral3 import build_tiny_mistral3
 from train.adapter import TrainFiles
 
 COLOURS = ["blue", "green", "red", "white", "black", "grey", "yellow"]
 
 
-@pytest.fixture(scope="session", autouse=True)
+# Not for the session: other tests in the same process look into the real cache.
+@pytest.fixture(scope="package", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """NF4 copies of the tests' models go where pytest cleans up."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TUNERY_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def tiny_mistral3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny Mistral3 without a tokenizer; read-only by agreement."""
+    return build_tiny_mistral3(tmp_path_factory.mktemp("models") / "mistral3")
+
+
+@pytest.fixture(params=["llama", "mistral3"])
+def checkpoint(request: pytest.FixtureRequest, tiny_checkpoint: Path, tiny_mistral3: Path) -> Path:
+    """One family after the other."""
+    return tiny_checkpoint if request.param == "llama" else tiny_mistral3
 
 
 @pytest.fixture(scope="session")

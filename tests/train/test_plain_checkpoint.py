@@ -12,8 +12,9 @@ from transformers import AutoModelForImageTextToText
 from configs.errors import UserError
 from configs.schema import LoraConfig, TrainConfig
 from tests.tiny_mistral3 import build_tiny_mistral3
+from tests.train.merging.adapters import merge
 from train.lora import build_adapter, save_adapter
-from train.merge import merge_adapter
+from train.merging.adapters import WeightedAdapter
 from train.nf4_checkpoint import resolve_nf4
 from train.plain_checkpoint import resolve_plain
 from train.quantized_base import load_base
@@ -97,7 +98,7 @@ def test_an_adapter_of_a_ready_4_bit_model_is_merged(mistral3: Path, tmp_path: P
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
     save_adapter(model, tmp_path / "adapter", base_name="tiny")
-    merge_adapter(resolve_plain(ready), tmp_path / "adapter", tmp_path / "merged")
+    merge(resolve_plain(ready), WeightedAdapter(tmp_path / "adapter"), to=tmp_path / "merged")
     merged = AutoModelForImageTextToText.from_pretrained(tmp_path / "merged", dtype=torch.bfloat16)
     with torch.no_grad():
         wanted = model(TEXT).logits.float()
