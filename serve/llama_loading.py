@@ -3,6 +3,8 @@
 import mmap
 import secrets
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,23 +31,72 @@ class LlamaServer(NamedTuple):
     context_length: int
 
 
+class Door(NamedTuple):
+    """Where llama.cpp listens for HTTP, and the key that it asks for.
+
+    socket: a path in a folder that only this user can enter, of at most 100 characters.
+    """
+
+    socket: Path
+    key: str
+
+
+@contextmanager
+def new_door() -> Iterator[Door]:
+    """A socket's path in a private folder that goes with the block, and a secret key."""
+    with tempfile.TemporaryDirectory(prefix="tunery-") as folder:
+        yield Door(Path(folder) / "llama.sock", secrets.token_hex(16))
+
+
 def load_llama_server(
-    model_path: Path, *, num_threads: int, context_length: int, num_slots: int
+    model_path: Path,
+    *,
+    num_threads: int,
+    context_length: int,
+    num_slots: int,
+    mmproj: Path | None = None,
+    lora: Path | None = None,
+    door: Door | None = None,
 ) -> LlamaServer:
     """Load a GGUF; blocks the whole interpreter until that is done.
 
     context_length: tokens of prompt and answer together per slot, cut to what the model was trained
-    for. Raises `UserError` when the file is missing or is no usable GGUF.
+    for; mmproj: the GGUF of the vision tower; lora: the GGUF of an adapter, applied in full; door:
+    where llama.cpp's own interface stays open, which is closed otherwise. Raises `UserError` when a
+    file is missing or is no usable GGUF.
     """
-    _check_gguf(model_path)
+    check_files(model_path, mmproj=mmproj, lora=lora)
     params = _parameters(
         model_path, num_threads=num_threads, context_length=context_length, num_slots=num_slots
     )
-    return _start(params, model_path)
+    if mmproj is not None:
+        params.mmproj.path = str(mmproj)
+    if lora is not None:
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(lora), 1.0)]
+    if door is not None:
+        params.verbosity = 1  # errors, which a process of its own keeps in its log
+    with new_door() if door is None else nullcontext(door) as listening:
+        return _start(params, model_path, listening)
 
 
-def _check_gguf(model_path: Path) -> None:
-    """Name the faults that llama.cpp only reports as one."""
+def check_files(model_path: Path, *, mmproj: Path | None = None, lora: Path | None = None) -> None:
+    """Name the faults that llama.cpp only reports as one, as `UserError`."""
+    for path in (model_path, mmproj, lora):
+        if path is not None:
+            _check_magic(path)
+    with (
+        model_path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        if content.find(b"tokenizer.chat_template", 0, HEADER_BYTES) < 0:
+            raise UserError(
+                "the GGUF file holds no chat template, so what the model expects is unknown",
+                where=model_path,
+                remedy="convert the model again, with a `chat_template` in its tokenizer",
+            )
+
+
+def _check_magic(model_path: Path) -> None:
     if not model_path.is_file():
         raise UserError(
             "the model file does not exist",
@@ -59,13 +110,6 @@ def _check_gguf(model_path: Path) -> None:
                 where=model_path,
                 remedy="give a GGUF file; `tunery merge` makes one of a trained run",
             )
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            if content.find(b"tokenizer.chat_template", 0, HEADER_BYTES) < 0:
-                raise UserError(
-                    "the GGUF file holds no chat template, so what the model expects is unknown",
-                    where=model_path,
-                    remedy="convert the model again, with a `chat_template` in its tokenizer",
-                )
 
 
 def _parameters(
@@ -86,28 +130,30 @@ def _parameters(
     return params
 
 
-def _start(params: xllamacpp.CommonParams, model_path: Path) -> LlamaServer:
-    """Start the server and close the door that it opens.
-
-    llama.cpp also listens for HTTP, without any of the checks of this package: it gets a socket in
-    a private folder and a secret key, and the socket goes as soon as the context length is read.
-    """
-    key = secrets.token_hex(16)
-    params.api_keys = [key]
+def _start(params: xllamacpp.CommonParams, model_path: Path, door: Door) -> LlamaServer:
+    """Start the server, whose own interface has none of the checks of this package, at `door`."""
+    params.api_keys = [door.key]
     params.n_threads_http = 1
-    with tempfile.TemporaryDirectory(prefix="tunery-") as folder:
-        socket_path = str(Path(folder) / "llama.sock")
-        params.hostnames = [socket_path]
-        try:
-            server = xllamacpp.Server(params)
-        except RuntimeError as error:
-            raise UserError(
-                "llama.cpp could not load the model",
-                where=model_path,
-                remedy="check that the file is whole and that there is memory for it; "
-                "`serve.context_length` and `serve.num_slots` decide what it needs besides",
-            ) from error
-        transport = httpx.HTTPTransport(uds=socket_path)
-        with httpx.Client(transport=transport, headers={"Authorization": f"Bearer {key}"}) as http:
-            slots = http.get("http://llama/slots").raise_for_status().json()
+    params.hostnames = [str(door.socket)]
+    try:
+        server = xllamacpp.Server(params)
+    except RuntimeError as error:
+        raise UserError(
+            "llama.cpp could not load the model",
+            where=model_path,
+            remedy="check that the file is whole and that there is memory for it; "
+            "`serve.context_length` and `serve.num_slots` decide what it needs besides",
+        ) from error
+    with connect(door) as http:
+        slots = http.get("/slots").raise_for_status().json()
     return LlamaServer(server, slots[0]["n_ctx"])
+
+
+def connect(door: Door) -> httpx.Client:
+    """A client of llama.cpp's own interface; it waits for an answer however long that takes."""
+    return httpx.Client(
+        base_url="http://llama",
+        transport=httpx.HTTPTransport(uds=str(door.socket)),
+        headers={"Authorization": f"Bearer {door.key}"},
+        timeout=httpx.Timeout(None),
+    )
