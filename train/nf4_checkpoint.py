@@ -6,7 +6,7 @@ transformers' own bitsandbytes format, bit for bit what quantizing at every load
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,33 +21,32 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, ren
 from transformers.quantizers.auto import AutoHfQuantizer
 
 from configs.errors import UserError
-from data.cache import new_folder
+from train.merging.tensor_source import TensorSource
 from train.quantization import (
     check_is_nf4,
     check_quantized,
     model_class,
     nf4_recipe,
-    read_config,
     read_quantization,
 )
+from train.quantized_folder import CheckpointTensors, write_quantized
 from train.weight_files import (
     MORE_CACHE,
-    ShardWriter,
-    check_free_space,
+    OnTensor,
     list_shards,
     made_once,
-    read_tensor,
     tensor_names,
-    write_carried_files,
 )
 
-# Told how many tensors are done, and of how many.
-OnTensor = Callable[[int, int], None]
 # Weights are quantized in pieces of this size, a multiple of every block size: bitsandbytes'
 # temporaries are some twelve times as large as what it is given.
 PIECE_ELEMENTS = 2**20
 BLOCK_ELEMENTS = 64
 NESTED_BLOCK_ELEMENTS = 256
+# 4 bits, a byte a block, 4 bytes a block of blocks.
+BYTES_PER_WEIGHT = 1 / 2 + (1 + 4 / NESTED_BLOCK_ELEMENTS) / BLOCK_ELEMENTS
+# What to do about an architecture whose weights cannot be quantized before they are trained on.
+WITHOUT_NF4 = "take a checkpoint that is quantized to NF4 already, or set train.quantization: none"
 
 
 def resolve_nf4(checkpoint: Path, *, on_tensor: OnTensor | None = None) -> Path:
@@ -80,32 +79,66 @@ class QuantizationPlan:
     linears: frozenset[str]
     dtypes: dict[str, torch.dtype]
 
+    def num_bytes(self, checkpoint: Path, *, per_weight: float) -> int:
+        """About what the files take up, and not less; per_weight: bytes of a quantized weight."""
+        shapes = {
+            name: shape
+            for shard in list_shards(checkpoint)
+            for name, shape in tensor_shapes(shard).items()
+        }
+        needed = 0
+        for name, shape in shapes.items():
+            plain = self.dtypes.get(name, torch.float).itemsize
+            # With the code books, the shape and the header.
+            needed += (
+                int(math.prod(shape) * (per_weight if name in self.linears else plain)) + 2**12
+            )
+        return needed
+
 
 def quantize_checkpoint(
     checkpoint: Path, folder: Path, *, on_tensor: OnTensor | None = None
 ) -> None:
     """Write the NF4 checkpoint of `checkpoint` to `folder`, whole or not at all."""
-    plan = plan_quantization(checkpoint)
-    shards = list_shards(checkpoint)
-    check_free_space(
-        folder, needed=sum(_bytes_needed(shard, plan) for shard in shards), remedy=MORE_CACHE
+    quantize_tensors(
+        CheckpointTensors(checkpoint),
+        folder,
+        plan=plan_quantization(checkpoint),
+        remedy=MORE_CACHE,
+        on_tensor=on_tensor,
     )
-    tensors = [(shard, name) for shard in shards for name in tensor_names(shard)]
-    with new_folder(folder) as partial:
-        writer = ShardWriter(partial)
-        for num_done, (shard, name) in enumerate(tensors, start=1):
-            writer.add(convert_tensor(shard, name, plan))
-            if on_tensor is not None:
-                on_tensor(num_done, len(tensors))
-        writer.finish()
-        told = {"dtype": "bfloat16", "quantization_config": nf4_recipe().to_dict()}
-        write_carried_files(checkpoint, partial, config=read_config(checkpoint) | told)
 
 
-def plan_quantization(checkpoint: Path) -> QuantizationPlan:
+def quantize_tensors(
+    source: TensorSource,
+    folder: Path,
+    *,
+    plan: QuantizationPlan,
+    remedy: str,
+    unrounded: bool = False,
+    on_tensor: OnTensor | None = None,
+) -> None:
+    """Write the NF4 checkpoint of a source's tensors to `folder`, whole or not at all.
+
+    unrounded: quantize the numbers that the source gives; without it they are rounded to bf16
+    first, which is what transformers does when it quantizes a model while loading it. Errors:
+    `UserError` with `remedy` where the disk is too small.
+    """
+    write_quantized(
+        source,
+        folder,
+        convert=lambda name: convert_tensor(source, name, plan, unrounded=unrounded),
+        told={"dtype": "bfloat16", "quantization_config": nf4_recipe().to_dict()},
+        num_bytes=plan.num_bytes(source.checkpoint, per_weight=BYTES_PER_WEIGHT),
+        remedy=remedy,
+        on_tensor=on_tensor,
+    )
+
+
+def plan_quantization(checkpoint: Path, *, remedy: str = WITHOUT_NF4) -> QuantizationPlan:
     """Decide by the model itself, built without weights, what is quantized and what is not.
 
-    Errors: `UserError` where a layer's weight is not in the files as it is in memory.
+    Errors: `UserError` with `remedy` where a layer's weight is not in the files as it is in memory.
     """
     model = build_skeleton(checkpoint)
     dtypes = {name: tensor.dtype for name, tensor in model.state_dict().items()}
@@ -115,11 +148,10 @@ def plan_quantization(checkpoint: Path) -> QuantizationPlan:
         raise UserError(
             "this architecture's weights lie the other way round in its files",
             where=checkpoint,
-            remedy="take a checkpoint that is quantized to NF4 already, or set "
-            "train.quantization: none",
+            remedy=remedy,
         )
     names = [name for shard in list_shards(checkpoint) for name in tensor_names(shard)]
-    in_memory = names_in_memory(model, names)
+    in_memory = names_in_memory(model, names, remedy=remedy)
     weights = {name: in_memory[name].removesuffix(".weight") for name in names}
     linears = frozenset(
         name for name in names if weights[name] in layers and weights[name] != in_memory[name]
@@ -153,10 +185,12 @@ def replace_linears(model: PreTrainedModel) -> None:
     check_quantized(model)
 
 
-def names_in_memory(model: PreTrainedModel, names: Iterable[str]) -> dict[str, str]:
+def names_in_memory(
+    model: PreTrainedModel, names: Iterable[str], *, remedy: str = WITHOUT_NF4
+) -> dict[str, str]:
     """What each tensor of the files is called in memory, by the rules that transformers loads by.
 
-    Errors: `UserError` for a tensor that is not loaded as it is, but fused with others or split.
+    Errors: `UserError` with `remedy` for a tensor that is not loaded as it is, but fused or split.
     """
     state = model.state_dict()
     rules = get_model_conversion_mapping(model)
@@ -173,21 +207,23 @@ def names_in_memory(model: PreTrainedModel, names: Iterable[str]) -> dict[str, s
             raise UserError(
                 f"this architecture's weights are rearranged while loading ({name} is one)",
                 where=model.config.name_or_path,
-                remedy="take a checkpoint that is quantized to NF4 already, or set "
-                "train.quantization: none",
+                remedy=remedy,
             )
     return found
 
 
-def convert_tensor(shard: Path, name: str, plan: QuantizationPlan) -> dict[str, torch.Tensor]:
+def convert_tensor(
+    source: TensorSource, name: str, plan: QuantizationPlan, *, unrounded: bool = False
+) -> dict[str, torch.Tensor]:
     """What the NF4 checkpoint holds for one tensor; quantized on a CUDA device where there is one.
 
     As a function of its own, so that nothing of a tensor is held when the next one is read.
     """
-    tensor = read_tensor(shard, name)
-    if tensor.is_floating_point():
+    tensor = source.read(name)
+    is_linear = name in plan.linears
+    if tensor.is_floating_point() and not (is_linear and unrounded):
         tensor = tensor.to(plan.dtypes.get(name))
-    if name not in plan.linears:
+    if not is_linear:
         return {name: tensor}
     return quantize_weight(tensor.cuda() if torch.cuda.is_available() else tensor, name)
 
@@ -195,7 +231,8 @@ def convert_tensor(shard: Path, name: str, plan: QuantizationPlan) -> dict[str, 
 def quantize_weight(weight: torch.Tensor, name: str) -> dict[str, torch.Tensor]:
     """The tensors that stand for `weight` (out, in) in a bitsandbytes checkpoint, in host memory.
 
-    Blocks of 64 weights share a scale, and 256 scales one of their own (QLoRA, §3).
+    Blocks of 64 weights share a scale, and 256 scales one of their own (QLoRA, §3). Whatever
+    number format `weight` is in, it comes back in bf16.
     """
     packed, scales = [], []
     for piece in weight.flatten().split(PIECE_ELEMENTS):
@@ -208,7 +245,7 @@ def quantize_weight(weight: torch.Tensor, name: str) -> dict[str, torch.Tensor]:
     whole = QuantState(
         absmax=small_absmax,
         shape=weight.shape,
-        dtype=weight.dtype,
+        dtype=torch.bfloat16,
         blocksize=BLOCK_ELEMENTS,
         code=state.code,
         quant_type="nf4",
@@ -220,16 +257,7 @@ def quantize_weight(weight: torch.Tensor, name: str) -> dict[str, torch.Tensor]:
     return {name: torch.cat(packed)} | {part: value.cpu().clone() for part, value in parts.items()}
 
 
-def _bytes_needed(shard: Path, plan: QuantizationPlan) -> int:
-    """About what a shard's tensors take up when they are converted: not less than they do."""
-    needed = 0
+def tensor_shapes(shard: Path) -> dict[str, list[int]]:
+    """Shapes of the tensors in one file, without reading them."""
     with safe_open(shard, framework="pt") as file:
-        for name in file.keys():  # noqa: SIM118 - not a mapping
-            num_elements = math.prod(file.get_slice(name).get_shape())
-            # 4 bits, a byte a block, 4 bytes a block of blocks; then the code books and the header.
-            quantized = 1 / 2 + (1 + 4 / NESTED_BLOCK_ELEMENTS) / BLOCK_ELEMENTS
-            each = (
-                quantized if name in plan.linears else plan.dtypes.get(name, torch.float).itemsize
-            )
-            needed += int(num_elements * each) + 2**12
-    return needed
+        return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118

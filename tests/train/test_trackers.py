@@ -15,21 +15,17 @@ from transformers import Trainer
 from configs.errors import UserError
 from configs.schema import TrackerName, TrainConfig
 from configs.telemetry import NO_TELEMETRY
+from tests.train.no_network import REACHED
 from tests.train.tiny_training import build_trainer, train, train_until
 from train.adapter import TrainFiles
 from train.trackers import check_trackers, open_trackers
 
 ROOT = Path(__file__).parents[2]
-# Tells of every try to reach an address, and ends it there: the suite reaches no network.
 WATCHED = """
-import runpy, sys
+import runpy
+from tests.train.no_network import watch_network
 
-def watch(event, args):
-    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
-        sys.stderr.write(f"REACHES OUT: {event} {args}\\n")
-        raise OSError("the test has no network")
-
-sys.addaudithook(watch)
+watch_network()
 runpy.run_module("tests.train.train_process", run_name="__main__", alter_sys=True)
 """
 # What would keep a library quiet here without our doing: of the suite, of a pipeline.
@@ -83,7 +79,7 @@ def test_a_training_without_trackers_reaches_no_address(
     )
     assert (train_files.adapter / "adapter_model.safetensors").exists()
     # Where it is allowed TRL does reach out: what is watched for can be seen.
-    assert ("REACHES OUT" in result.stderr) == is_allowed
+    assert (REACHED in result.stderr) == is_allowed
 
 
 def test_tensorboard_has_the_losses_of_the_training(tiny_checkpoint: Path, tmp_path: Path) -> None:
