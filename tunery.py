@@ -292,14 +292,25 @@ def _train(directory: "RunDirectory", config: "RunConfig", console: "Console") -
 
 def _merge(directory: "RunDirectory", config: "RunConfig", console: "Console") -> "StageResult":
     from configs.run_directory import run_stage
-    from data.fingerprint import model_fingerprint
+    from data.fingerprint import folder_fingerprint, model_fingerprint
 
     def work(resume: bool) -> dict[str, Any]:
         from data.models.model_source import resolve_checkpoint
-        from train.artefacts import make_artefacts
+        from serve.llama_engine import default_num_threads
+        from serve.llama_scorer import open_gguf
+        from train.artefacts.build import make_artefacts
 
-        checkpoint = resolve_checkpoint(config.model)
-        return make_artefacts(config, directory.path, checkpoint=checkpoint)
+        num_threads = config.serve.num_threads or default_num_threads()
+        facts = make_artefacts(
+            config,
+            directory.path,
+            checkpoint=resolve_checkpoint(config.model),
+            open_gguf=lambda file, num_tokens: open_gguf(
+                file, num_threads=num_threads, context_length=num_tokens
+            ),
+            console=console,
+        )
+        return dict(facts)
 
     return run_stage(
         directory,
@@ -309,10 +320,18 @@ def _merge(directory: "RunDirectory", config: "RunConfig", console: "Console") -
             "merge": config.merge.model_dump(mode="json"),
             "model": config.model.model_dump(mode="json"),
             "model_files": model_fingerprint(config.model),
+            "further_adapters": [
+                folder_fingerprint(one.path) for one in config.merge.further_adapters
+            ],
+            "quantization": config.train.quantization,
             "baseline": config.evaluation.baseline.kind,
         },
-        after=["train"],
-        outputs=["merged", "artefacts"],
+        after=["prepare", "train"],
+        outputs=[
+            "artefacts",
+            "merge/report.html",
+            *(["merged"] if "bf16" in config.merge.artefacts else []),
+        ],
         seed=config.train.seed,
         work=work,
     )
@@ -447,6 +466,7 @@ def _print_next_steps(directory: "RunDirectory", config: "RunConfig", console: "
         f"Open the report:  python3 -m webbrowser {report}\n"
         f"Data report:      {directory.path / 'data' / 'report.html'}\n"
         f"Training report:  {directory.path / 'train' / 'report.html'}\n"
+        f"Merge report:     {directory.path / 'merge' / 'report.html'}\n"
         f"Model card:       {directory.path / 'README.md'}",
         soft_wrap=True,
         markup=False,

@@ -34,6 +34,9 @@ train:
   batch_rows: 8
   warmup_steps: 1
   max_validation_rows: 16
+merge:
+  num_gate_rows: 8
+  gate_answer_tokens: 8
 evaluation:
   num_samples: 12
   num_examples: 2

@@ -65,13 +65,11 @@ def write_card(run: RunDirectory) -> Path:
             remedy=f"run `tunery train {run.path.name}`",
         )
     comparison = run.path / "evals" / "comparison.json"
-    merged = run.path / "merged" / "config.json"
     text = render_card(
         run.load_config(),
         stages,
         data=_read_json(run.path / "data" / "facts.json"),
         comparison=_read_json(comparison) if "evaluate" in stages else None,
-        architectures=_read_json(merged).get("architectures", []) if "merge" in stages else [],
     )
     write_whole(run.path / CARD_FILE, text)
     return run.path / CARD_FILE
@@ -102,13 +100,11 @@ def render_card(
     *,
     data: Mapping[str, Any],
     comparison: Mapping[str, Any] | None = None,
-    architectures: Sequence[str] = (),
 ) -> str:
     """The card of a run whose stage train is done; the same inputs give the same text.
 
     stages: the records of the stages that are current; data: `data/facts.json`; comparison:
-    `evals/comparison.json`, None before the evaluation; architectures: as the merged model's
-    configuration names them.
+    `evals/comparison.json`, None before the evaluation.
     """
     sources = list(trained_sources(config, data))
     environment = Environment(
@@ -125,9 +121,13 @@ def render_card(
         "percent": _percent,
         "points": _points,
         "duration": format_seconds,
+        "gigabytes": _gigabytes,
     }
     train = stages["train"]
-    has_vision = any(name.endswith("ForConditionalGeneration") for name in architectures)
+    merge: Mapping[str, Any] = stages.get("merge", {}).get("facts", {})
+    has_vision = any(
+        name.endswith("ForConditionalGeneration") for name in merge.get("architectures", [])
+    )
     return environment.get_template(TEMPLATE.name).render(
         header=card_header(config, sources, comparison).to_yaml(),
         config=config,
@@ -135,7 +135,8 @@ def render_card(
         data=data,
         train=train,
         facts=train["facts"],
-        merge=stages.get("merge", {}).get("facts", {}),
+        merge=merge,
+        is_merged="bf16" in [one["format"] for one in merge.get("artefacts", [])],
         tasks=comparison["tasks"] if comparison else [],
         verdict=comparison["verdict"] if comparison else None,
         base_id=config.model.hub_id,
@@ -220,6 +221,10 @@ def _slug(text: str) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f}"
+
+
+def _gigabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.2f}"
 
 
 def _points(share: float) -> str:

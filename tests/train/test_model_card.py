@@ -73,8 +73,30 @@ def run(tmp_path: Path, tiny_checkpoint: Path) -> RunDirectory:
             resumed_from_step=0,
         ),
     )
-    run.write_record("merge", done(after=["train"], made="of merge", num_merged_tensors=14))
+    write_merge(run, ["bf16", "q8_0"])
     return run
+
+
+def write_merge(
+    run: RunDirectory, formats: Sequence[str], *, architecture: str = "LlamaForCausalLM"
+) -> None:
+    """Leave the record that the merge stage leaves."""
+    artefacts = [
+        {
+            "format": name,
+            "path": "merged" if name == "bf16" else f"artefacts/minimal.{name}.gguf",
+            "num_bytes": 1_234_567_890,
+            "loss": 0.98765 if name == "bf16" else None,
+        }
+        for name in formats
+    ]
+    facts = {
+        "architectures": [architecture],
+        "num_merged_tensors": 14,
+        "artefacts": artefacts,
+        "reference_loss": 0.9871,
+    }
+    run.write_record("merge", done(after=["train"], made="of merge", **facts))
 
 
 def evaluate(run: RunDirectory) -> None:
@@ -252,6 +274,21 @@ def test_without_the_merged_model_nothing_is_promised(run: RunDirectory) -> None
     assert "`tunery merge minimal` makes of both" in text
 
 
+def test_artefacts_are_listed_with_size_and_loss(run: RunDirectory) -> None:
+    text = read(run)
+    assert "| `merged` | 1.23 GB | 0.988 |" in text
+    assert "`artefacts/minimal.q8_0.gguf` (served and measured) | 1.23 GB | not measured |" in text
+    assert "| base and adapter, unmerged | | 0.987 |" in text
+
+
+def test_a_merge_without_bf16_weights_promises_none(run: RunDirectory) -> None:
+    shutil.rmtree(run.path / "merged")
+    write_merge(run, ["q8_0"])
+    text = read(run)
+    assert 'from_pretrained("merged"' not in text
+    assert "tunery serve minimal" in text
+
+
 def test_rows_prepared_since_the_training_are_not_told_as_its_own(run: RunDirectory) -> None:
     run.write_record("prepare", done(made="of another preparation"))
     with pytest.raises(UserError, match="prepared anew since the training"):
@@ -309,8 +346,7 @@ def test_a_base_of_the_hub_is_named_by_its_repository(run: RunDirectory) -> None
     model = config.model.model_copy(update={"source": source, "licence": "Some-Licence-2"})
     run.config_file.unlink()
     run = create_run(config.model_copy(update={"model": model}), run.path.parent)
-    merged = run.path / "merged" / "config.json"
-    merged.write_text(json.dumps({"architectures": ["Mistral3ForConditionalGeneration"]}))
+    write_merge(run, ["q8_0"], architecture="Mistral3ForConditionalGeneration")
     card = ModelCard(read(run))
     assert card_data(card).base_model == "owner/base"
     assert card_data(card).license == "other"
