@@ -12,7 +12,7 @@ demo: $(READY)
 	$(BIN)/tunery run configs/demo-$(DEMO).yaml
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -27,6 +27,7 @@ format: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.demo $(DEMO)
 	$(BIN)/python -m benchmarks.train_cpu
+	$(BIN)/python -m benchmarks.merge
 	$(BIN)/python -m benchmarks.serve
 
 # The pin of torch in constraints.txt is the CPU build's version on a machine without CUDA wheels and
