@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from configs.errors import UserError
-from configs.schema import LoraConfig
+from configs.schema import BaseName, LoraConfig
 from tests.full_disk import limited_file_size
 from tests.tiny_mistral3 import build_tiny_mistral3, hub_name
 from tests.train.merging.adapters import (
@@ -26,6 +26,7 @@ from tests.train.merging.adapters import (
     write_adapter,
 )
 from train.lora import build_lora
+from train.merging import write
 from train.merging.adapters import WeightedAdapter
 from train.merging.merged_weights import MergedWeights
 from train.quantized_base import load_base
@@ -170,6 +171,34 @@ def test_whatever_is_not_updated_is_the_bases_own_byte_for_byte(
         assert torch.equal(merged[name].view(torch.uint8), before[name].view(torch.uint8))
     assert sum("vision_tower" in name for name in before.keys() - cosines.keys()) > 10
     assert all("language_model" in name for name in cosines)
+
+
+@pytest.mark.parametrize("base", ["bf16", "nf4"])
+def test_tensors_in_many_parts_are_those_in_one(
+    base: BaseName, tiny_mistral3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part is a tile of 64 rows here, of which the layers have two, and 5,000 bytes of others."""
+    adapter = write_adapter(tiny_mistral3, tmp_path / "adapter")
+    whole = merge(tiny_mistral3, WeightedAdapter(adapter), to=tmp_path / "whole", base=base)
+    monkeypatch.setattr(write, "PART_BYTES", 5000)
+    parts = merge(tiny_mistral3, WeightedAdapter(adapter), to=tmp_path / "parts", base=base)
+    assert digests(tmp_path / "parts") == digests(tmp_path / "whole")
+    assert parts == pytest.approx(whole, abs=1e-6)
+
+
+def test_every_tensor_is_told_once_when_it_is_whole(
+    tiny_mistral3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "PART_BYTES", 5000)
+    adapter = write_adapter(tiny_mistral3, tmp_path / "adapter")
+    weights = MergedWeights.open(tiny_mistral3, [WeightedAdapter(adapter)])
+    told: list[tuple[int, int]] = []
+    (tmp_path / "merged").mkdir()
+    write.write_merged(
+        weights, tmp_path / "merged", num_threads=2, on_tensor=lambda *one: told.append(one)
+    )
+    total = len(weights.names)
+    assert told == [(number, total) for number in range(1, total + 1)]
 
 
 def test_the_index_is_carried_along(tiny_mistral3: Path, tmp_path: Path) -> None:
