@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from configs.schema import ArtefactFormat, GgufFormat, RunConfig
+from configs.schema import ArtefactFormat, RunConfig
 
 MERGED_FOLDER = "merged"
 ARTEFACTS_FOLDER = "artefacts"
@@ -22,9 +22,9 @@ def variant_gguf(run: Path, config: RunConfig) -> Path:
     return run / artefact_path(config, config.merge.served)
 
 
-def base_gguf(run: Path, config: RunConfig, name: GgufFormat | None = None) -> Path:
-    """The untuned base in a number format, the served one when absent: the variant's baseline."""
-    return run / ARTEFACTS_FOLDER / f"base.{name or config.merge.served}.gguf"
+def base_gguf(run: Path, config: RunConfig) -> Path:
+    """The untuned base in the served number format: what the variant is compared with."""
+    return run / ARTEFACTS_FOLDER / f"base.{config.merge.served}.gguf"
 
 
 def mmproj_gguf(run: Path, config: RunConfig) -> Path:

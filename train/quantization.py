@@ -15,8 +15,10 @@ from transformers import (
 
 from configs.errors import UserError
 
+# What text does not pass through in a vision-language model.
+VISION_PARTS = ("vision_tower", "multi_modal_projector")
 # Parts of a model that are never quantized, wherever they stand in it.
-UNQUANTIZED_PARTS = ("lm_head", "vision_tower", "multi_modal_projector")
+UNQUANTIZED_PARTS = ("lm_head", *VISION_PARTS)
 
 
 def nf4_recipe() -> BitsAndBytesConfig:
@@ -86,6 +88,11 @@ def check_quantized(model: PreTrainedModel) -> None:
 def is_unquantized(name: str) -> bool:
     """Whether the module `name` is or belongs to a part that is never quantized."""
     return not set(UNQUANTIZED_PARTS).isdisjoint(name.split("."))
+
+
+def is_vision(name: str) -> bool:
+    """Whether a module or tensor belongs to a part that text does not pass through."""
+    return not set(VISION_PARTS).isdisjoint(name.split("."))
 
 
 def read_config(checkpoint: Path) -> dict[str, Any]:

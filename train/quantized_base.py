@@ -11,14 +11,17 @@ from transformers import PreTrainedModel
 from configs.errors import UserError
 from train.host_embedding import check_untied, offload_input_embedding
 from train.nf4_checkpoint import resolve_nf4
-from train.quantization import check_quantized, is_unquantized, model_class, read_quantization
+from train.quantization import (
+    VISION_PARTS,
+    check_quantized,
+    is_unquantized,
+    model_class,
+    read_quantization,
+)
 
 logger = logging.getLogger(__name__)
 # bitsandbytes logs, once a load, that an optional kernel package is absent on the CPU.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-
-# What text does not pass through in a vision-language model.
-VISION_MODULES = ("vision_tower", "multi_modal_projector")
 
 
 def load_base(
@@ -102,7 +105,7 @@ def keep_trainable_layout(model: PreTrainedModel) -> None:
 def drop_vision(model: PreTrainedModel) -> None:
     """Free the vision tower and its projector, where the model has them."""
     inner = model.base_model
-    for name in VISION_MODULES:
+    for name in VISION_PARTS:
         if hasattr(inner, name):
             setattr(inner, name, None)
     if torch.cuda.is_available():

@@ -41,8 +41,7 @@ from train.merging.merged_weights import MergedWeights
 from train.merging.survival import survival_warning, worst_tensors
 from train.merging.write import write_merged
 from train.plain_checkpoint import resolve_plain
-from train.quantization import read_config, read_quantization
-from train.quantized_base import VISION_MODULES
+from train.quantization import is_vision, read_config, read_quantization
 from train.weight_files import check_free_space
 
 
@@ -190,5 +189,5 @@ def _num_parameters(weights: MergedWeights, *, with_vision: bool) -> int:
     return sum(
         math.prod(tensor.shape)
         for tensor in weights.tensors
-        if with_vision or not any(part in tensor.name for part in VISION_MODULES)
+        if with_vision or not is_vision(tensor.name)
     )

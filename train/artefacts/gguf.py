@@ -16,6 +16,7 @@ from data.cache import disk_error
 from train.artefacts.gguf_header import read_header, replace_fields, text_field
 from train.artefacts.gguf_quantize import quantize_gguf
 from train.artefacts.gguf_view import CleanView, clean_view
+from train.quantization import is_vision
 from train.weight_files import list_shards, tensor_names
 
 DirectFormat = Literal["f16", "bf16", "q8_0"]
@@ -96,7 +97,7 @@ def gguf_disk_bytes(checkpoint: Path, *, number_format: GgufFormat) -> int:
         with safe_open(shard, framework="pt") as tensors:
             for name in tensor_names(shard):
                 shape = tensors.get_slice(name).get_shape()
-                if "vision_tower" not in name and "multi_modal_projector" not in name:
+                if not is_vision(name):
                     needed += _tensor_bytes(name, shape, number_format)
                     if number_format not in DIRECT_FORMATS:
                         needed += _tensor_bytes(name, shape, "bf16")

@@ -22,6 +22,7 @@ from train.artefacts.gguf_header import (
     text_field,
 )
 from train.merging.adapters import LoraUpdate, WeightedAdapter, read_adapters
+from train.quantization import is_vision
 
 # Model types that are converted as Llama is, with the rows of queries and keys in another order.
 LLAMA_LIKE = ("llama", "mistral", "mistral3")
@@ -102,7 +103,7 @@ def _tensor_name(module: str, names: gguf.TensorNameMap, where: str) -> str:
     """llama.cpp's name of the weight that a module of the language model holds."""
     inner = module.replace("language_model.lm_head", "lm_head").replace("language_model.", "")
     tensor = names.get_name(inner)
-    if tensor is None or "vision_tower" in module or "multi_modal_projector" in module:
+    if tensor is None or is_vision(module):
         raise UserError(
             f"the adapter updates {module}, to which llama.cpp can add no adapter",
             where=where,

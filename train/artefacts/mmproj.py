@@ -14,6 +14,7 @@ from configs.errors import UserError
 from data.tokens.mistral_images import IMG_BREAK, load_image_form
 from train.artefacts.gguf import run_converter
 from train.artefacts.gguf_header import read_header
+from train.quantization import is_vision
 from train.weight_files import INDEX_FILE, list_shards, tensor_names
 
 # Named so that the converter takes it for one of the model's files.
@@ -53,7 +54,7 @@ def mmproj_disk_bytes(checkpoint: Path) -> int:
     for shard in list_shards(checkpoint):
         with safe_open(shard, framework="pt") as tensors:
             for name in tensor_names(shard):
-                if "vision_tower" in name or "multi_modal_projector" in name:
+                if is_vision(name):
                     size = 2
                     for length in tensors.get_slice(name).get_shape():
                         size *= length

@@ -20,7 +20,7 @@ from data.cache import disk_error, new_folder
 from train.lora import VISION_MODULES
 from train.merging.adapters import ADAPTER_CONFIG, LoraUpdate, WeightedAdapter, read_adapters
 from train.nf4_checkpoint import build_skeleton
-from train.quantization import read_config
+from train.quantization import is_vision, read_config
 from train.weight_files import check_free_space
 
 # What `--max-lora-rank` may be (vllm/config/lora.py, MaxLoRARanks); memory is set aside for it.
@@ -30,7 +30,6 @@ MAX_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 # load an adapter of the text class alone, `model.layers.…`, without any effect.
 MEMORY_PREFIX = "model.language_model."
 OTHER_PREFIXES = ("language_model.model.", "model.")
-VISION_PARTS = ("vision_tower", "multi_modal_projector")
 
 
 def write_vllm_adapter(
@@ -138,7 +137,7 @@ def _locate(module: str, layers: set[str], is_vision_language: bool, adapter: Pa
             if module.startswith(prefix)
         ]
     found = next((candidate for candidate in candidates if candidate in layers), None)
-    if found is None or not set(VISION_PARTS).isdisjoint(found.split(".")):
+    if found is None or is_vision(found):
         raise UserError(
             f"the adapter updates {module}, which "
             + ("the base does not have" if found is None else "vLLM does not take adapters for"),
@@ -154,9 +153,7 @@ def _name_targets(adapted: set[str], layers: set[str]) -> list[str]:
     """What peft is to adapt: the layers' last names where they tell them from all others."""
     last_names = {layer.rpartition(".")[2] for layer in adapted}
     matched = {
-        layer
-        for layer in layers
-        if layer.rpartition(".")[2] in last_names and set(VISION_PARTS).isdisjoint(layer.split("."))
+        layer for layer in layers if layer.rpartition(".")[2] in last_names and not is_vision(layer)
     }
     return sorted(last_names if matched == adapted else adapted)
 

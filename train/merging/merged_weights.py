@@ -16,7 +16,8 @@ from train.merging.layout import DTYPES, PlacedTensor, read_layout
 from train.merging.summing import RowSummer
 from train.nf4_checkpoint import resolve_nf4
 from train.plain_checkpoint import STATE, read_dequantized
-from train.weight_files import list_shards, read_tensor, tensor_names
+from train.quantized_folder import CheckpointTensors
+from train.weight_files import list_shards, tensor_names
 
 # A vision-language class keeps its language model under one name in the file, another in memory.
 RENAMED_PREFIXES = (("model.language_model.", "language_model.model."),)
@@ -77,7 +78,7 @@ class MergedWeights:
         if name in self.dequantized:
             file = self.dequantized[name]
             return read_dequantized({part: file for part in tensor_names(file)}, name)
-        return read_tensor(self._shards[name], name)
+        return self._base.read(name)
 
     def read(self, name: str) -> torch.Tensor:
         """A tensor of the sum: updated ones in fp32, not rounded; the others as the base has them.
@@ -92,8 +93,8 @@ class MergedWeights:
         return total
 
     @cached_property
-    def _shards(self) -> dict[str, Path]:
-        return {n: shard for shard in list_shards(self.checkpoint) for n in tensor_names(shard)}
+    def _base(self) -> CheckpointTensors:
+        return CheckpointTensors(self.checkpoint)
 
 
 def check_unquantized(base: Path) -> None:

@@ -50,6 +50,13 @@ def merge(run: TinyRun, folder: Path, adapter: Path | None = None) -> Path:
     return folder
 
 
+def shrink_adapter(run: TinyRun, folder: Path) -> Path:
+    """An adapter whose updates are lost in rounding."""
+    return change_adapter(
+        run.adapter, folder, lambda name, tensor: tensor * 1e-4 if "lora_B" in name else tensor
+    )
+
+
 def test_the_adapter_of_these_tests_changes_the_base(judged: Judged) -> None:
     assert judged.reference.scores.loss < judged.base.scores.loss - 1
     assert len(judged.cases) > 10
@@ -119,11 +126,7 @@ def test_a_shard_of_another_seed_fails(tiny_run: TinyRun, judged: Judged, tmp_pa
 def test_updates_that_rounding_swallowed_fail(
     tiny_run: TinyRun, judged: Judged, tmp_path: Path
 ) -> None:
-    tiny = change_adapter(
-        tiny_run.adapter,
-        tmp_path / "adapter",
-        lambda name, tensor: tensor * 1e-4 if "lora_B" in name else tensor,
-    )
+    tiny = shrink_adapter(tiny_run, tmp_path / "adapter")
     merged = merge(tiny_run, tmp_path / "merged", tiny)
     found = outcomes(judge_folder(merged, tiny_run, judged))
     assert found["logits"] == found["acts"] == "failed"
@@ -132,11 +135,7 @@ def test_updates_that_rounding_swallowed_fail(
 def test_where_the_adapter_itself_is_as_small_the_gate_only_warns(
     tiny_run: TinyRun, judged: Judged, tmp_path: Path
 ) -> None:
-    tiny = change_adapter(
-        tiny_run.adapter,
-        tmp_path / "adapter",
-        lambda name, tensor: tensor * 1e-4 if "lora_B" in name else tensor,
-    )
+    tiny = shrink_adapter(tiny_run, tmp_path / "adapter")
     with open_with_adapters(tiny_run.checkpoint, [(tiny, 1.0)], base="bf16") as scorer:
         reference = measure(scorer, tiny_run.rows)
     merged = merge(tiny_run, tmp_path / "merged", tiny)
