@@ -1,6 +1,7 @@
 """Where a run keeps its artefacts; known without loading what makes them."""
 
 from pathlib import Path
+from typing import Literal
 
 from configs.schema import ArtefactFormat, RunConfig
 
@@ -25,6 +26,12 @@ def variant_gguf(run: Path, config: RunConfig) -> Path:
 def base_gguf(run: Path, config: RunConfig) -> Path:
     """The untuned base in the served number format: what the variant is compared with."""
     return run / ARTEFACTS_FOLDER / f"base.{config.merge.served}.gguf"
+
+
+def adapter_export(config: RunConfig, engine: Literal["vllm", "llamacpp"]) -> Path:
+    """The adapter in an engine's own form, below the run directory: a GGUF file, or a folder."""
+    suffix = "lora.gguf" if engine == "llamacpp" else "lora"
+    return Path(ARTEFACTS_FOLDER) / f"{config.name}.{suffix}"
 
 
 def mmproj_gguf(run: Path, config: RunConfig) -> Path:

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from configs.data_schema import DataConfig
 from configs.section import LocalPath, Section
+from configs.serve_schema import ServeConfig
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -251,21 +252,6 @@ class MergeConfig(Section):
                 + ", ".join(get_args(GgufFormat))
             )
         return self
-
-
-class ServeConfig(Section):
-    """The completion interface."""
-
-    host: str = "127.0.0.1"
-    """Address to listen on."""
-    port: int = Field(default=8000, ge=0, le=65535)
-    """Port to listen on; 0 takes a free one."""
-    num_threads: int | None = Field(default=None, ge=1)
-    """Threads of llama.cpp; one fewer than the cores (at least 1) when absent."""
-    context_length: int = Field(default=2048, ge=128)
-    """Tokens of prompt and answer together, per request."""
-    num_slots: int = Field(default=1, ge=1)
-    """Requests answered at the same time; 1 keeps temperature 0 reproducible to the token."""
 
 
 class BaseBaseline(Section):

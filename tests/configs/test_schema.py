@@ -81,6 +81,8 @@ def test_demos_need_no_hub(file: Path) -> None:
 def test_local_paths_are_exactly_the_fields_named_path() -> None:
     """The loader resolves what is named so, without knowing which section it stands in."""
     for section in sections():
+        if not section.__module__.startswith("configs."):
+            continue  # what servers hand to their processes is not read by it
         for name, field in section.model_fields.items():
             named = name == "path" or name.endswith("_path")
             assert named == ("Path" in repr(field.annotation)), f"{section.__name__}.{name}"
