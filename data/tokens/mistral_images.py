@@ -107,14 +107,15 @@ def open_image(url: str) -> Image.Image:
         with Image.open(io.BytesIO(base64.b64decode(payload))) as image:
             # Only decoding as a whole tells whether all of it is there.
             image.load()
-            return _on_white(image)
+            return on_white(image)
     except Image.DecompressionBombError as error:
         raise RowProblem("holds an image of more pixels than are safe to read") from error
     except BROKEN_IMAGE as error:
         raise RowProblem("holds an image that cannot be read") from error
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def on_white(image: Image.Image) -> Image.Image:
+    """The image in red, green and blue; what is transparent becomes white."""
     if image.mode == "RGB":
         return image
     # In this mode palettes, grey and printers' colours are resolved, and so is their transparency.

@@ -5,17 +5,17 @@ one: it writes today's date into rows without a system turn, takes no tools, and
 user that spell a control token act as one. Held against `InstructTokenizerV7` in the tests.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
-from itertools import count, groupby
+from itertools import groupby
 from pathlib import Path
 
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from data.conversation import ContentPart, Conversation, Message, Role, ToolDefinition
+from data.tokens.mistral_call_ids import mistral_call_ids
 from data.tokens.mistral_images import ImageForm, load_image_form, open_image
 from data.tokens.rendered import Rendered, RowProblem, call_arguments, check_text, refused
 from data.tokens.tekken_check import check_token_ids, encode_text, load_tekken
@@ -23,8 +23,6 @@ from data.tokens.tekken_check import check_token_ids, encode_text, load_tekken
 BOS, EOS, INST, END_INST, TOOLS, END_TOOLS, RESULTS, END_RESULTS, CALLS = range(1, 10)
 SYSTEM, END_SYSTEM, RESULT_CONTENT = range(17, 20)
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-CALL_ID = re.compile(r"[a-zA-Z0-9]{9}")
-ID_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 # What may follow what, as mistral-common's validator has it.
 FOLLOWERS: dict[Role, tuple[Role, ...]] = {
     "system": ("user", "assistant", "system"),
@@ -92,26 +90,6 @@ def lay_out(conversation: Conversation, images: ImageForm | None = None) -> list
                 pieces += (RESULTS, 0), (call_id, 0), (RESULT_CONTENT, 0)
                 pieces += (_text([message]), 0), (END_RESULTS, 0)
     return pieces
-
-
-def mistral_call_ids(messages: Sequence[Message]) -> dict[str, str]:
-    """Each id of the calls and replies of a row, and the one of nine letters that stands for it.
-
-    An id that Mistral takes stays; another is hashed, and again where the hash is taken.
-    """
-    ids = [call["id"] for message in messages for call in message.get("tool_calls", ())]
-    ids += [message.get("tool_call_id", "") for message in messages if message["role"] == "tool"]
-    mapped = {id: id for id in ids if CALL_ID.fullmatch(id)}
-    for id in ids:
-        if id not in mapped:
-            hashed = (_hashed_id(f"{attempt}:{id}") for attempt in count())
-            mapped[id] = next(one for one in hashed if one not in mapped.values())
-    return mapped
-
-
-def _hashed_id(text: str) -> str:
-    digest = hashlib.sha256(text.encode(errors="surrogatepass")).digest()
-    return "".join(ID_DIGITS[byte % len(ID_DIGITS)] for byte in digest[:9])
 
 
 def _pieces_or_problem(

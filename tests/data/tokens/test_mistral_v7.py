@@ -25,8 +25,9 @@ from data.conversation import (
     question_and_answer,
 )
 from data.tokens.load_tokenizer import load_tokenizer
+from data.tokens.mistral_call_ids import CALL_ID, mistral_call_ids
 from data.tokens.mistral_models import CONTROL_TOKENS
-from data.tokens.mistral_v7 import CALL_ID, MistralV7Renderer, mistral_call_ids
+from data.tokens.mistral_v7 import MistralV7Renderer
 from data.tokens.rendered import Rendered
 from data.tokens.template import load_renderer, render_conversations
 from tests.conversations import LOOK_UP, call, row, supervised_texts
