@@ -6,6 +6,7 @@ crash of the C++ code is an error like any other. Loaded as for serving: what is
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -52,7 +53,7 @@ def open_llama(
         folder = door.socket.parent
         (folder / KEY_FILE).write_text(door.key, encoding="ascii")
         log = folder / "llama.log"
-        command = [sys.executable, "-m", "serve.llama_process", str(file), str(door.socket)]
+        command = [sys.executable, "-P", "-m", "serve.llama_process", str(file), str(door.socket)]
         command += ["--threads", str(num_threads), "--context", str(context_length)]
         for option, path in (("--mmproj", mmproj), ("--lora", lora)):
             command += [option, str(path)] if path is not None else []
@@ -79,20 +80,25 @@ def main(
     threads: Annotated[int, typer.Option(help="llama.cpp's threads.")],
     context: Annotated[int, typer.Option(help="Tokens of prompt and answer together.")],
     ready_file: Annotated[Path, typer.Option(help="File to write once the model is loaded.")],
+    slots: Annotated[int, typer.Option(help="Requests answered at the same time.")] = 1,
     mmproj: Annotated[Path | None, typer.Option(help="GGUF of the vision tower.")] = None,
     lora: Annotated[Path | None, typer.Option(help="GGUF of an adapter.")] = None,
+    adapter: Annotated[
+        list[Path] | None, typer.Option(help="GGUF of an adapter that requests may choose.")
+    ] = None,
     until_stdin_closes: Annotated[bool, typer.Option(help="Always so.")] = True,
 ) -> None:
-    """Answer on a private socket until standard input ends."""
+    """Answer on a private socket until standard input ends, and take the socket's folder along."""
     key = (socket.parent / KEY_FILE).read_text(encoding="ascii")
     try:
         loaded = load_llama_server(
             model,
             num_threads=threads,
             context_length=context,
-            num_slots=1,
+            num_slots=slots,
             mmproj=mmproj,
             lora=lora,
+            adapters=adapter or (),
             door=Door(socket, key),
         )
     except UserError as error:
@@ -103,6 +109,8 @@ def main(
     partial.replace(ready_file)
     while os.read(0, 1024):
         pass
+    # Whoever made it may have been killed.
+    shutil.rmtree(socket.parent, ignore_errors=True)
 
 
 if __name__ == "__main__":

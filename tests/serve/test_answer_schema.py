@@ -9,8 +9,8 @@ import jsonschema
 import pytest
 
 from serve.answer_schema import MAX_DEPTH, check_schema
-from serve.engine import Completion, RequestRefused
-from tests.serve.answers import answer, load_engine, user
+from serve.engine import JsonAnswer, RequestRefused
+from tests.serve.engines.asking import ask, request, running, user
 
 FOLLOWED: list[dict[str, Any]] = [
     {"type": "object"},
@@ -73,32 +73,26 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize("schema", FOLLOWED, ids=json.dumps)
 def test_answers_fit_the_schemas_that_are_taken(tiny_gguf: Path, schema: dict[str, Any]) -> None:
     check_schema(schema)
-    engine = load_engine(tiny_gguf)
 
     async def ask_until_ended(num_ended: int) -> None:
         # A random model writes without end inside a string; answers that it ends must fit.
-        for seed in range(100):
-            text, finish = await answer(
-                engine,
-                Completion(
-                    messages=(user("JSON"),),
-                    max_tokens=200,
-                    temperature=1.0,
-                    seed=seed,
-                    json_schema=schema,
-                ),
-            )
-            if finish.reason == "stop":
-                jsonschema.validate(
-                    json.loads(text), schema, format_checker=jsonschema.FormatChecker()
-                )
-                num_ended -= 1
-            if not num_ended:
-                return
+        async with running(tiny_gguf) as engine:
+            for seed in range(100):
+                given = {"temperature": 1.0, "max_tokens": 200, "seed": seed}
+                asked = request(user("JSON"), json_answer=JsonAnswer(schema=schema), **given)
+                [choice] = (await ask(engine, asked)).choices
+                if choice.reason == "stop":
+                    jsonschema.validate(
+                        json.loads(choice.text),
+                        schema,
+                        format_checker=jsonschema.FormatChecker(),
+                    )
+                    num_ended -= 1
+                if not num_ended:
+                    return
         raise AssertionError("too few answers ended")
 
     asyncio.run(ask_until_ended(5))
-    engine.close()
 
 
 @pytest.mark.parametrize(("schema", "message"), REFUSED, ids=lambda value: json.dumps(value)[:40])
@@ -118,12 +112,19 @@ def test_depth_has_a_limit() -> None:
 
 
 def test_a_schema_that_nothing_satisfies_is_refused_rather_than_dropped(tiny_gguf: Path) -> None:
-    engine = load_engine(tiny_gguf)
     schema = {"type": "integer", "minimum": 0.2, "maximum": 0.8}
     check_schema(schema)
-    request = Completion(
-        messages=(user("JSON"),), temperature=1.0, seed=0, max_tokens=400, json_schema=schema
+    asked = request(
+        user("JSON"),
+        json_answer=JsonAnswer(schema=schema),
+        temperature=1.0,
+        seed=0,
+        max_tokens=400,
     )
+
+    async def ask_it() -> None:
+        async with running(tiny_gguf) as engine:
+            await ask(engine, asked)
+
     with pytest.raises(RequestRefused, match="the schema cannot be followed"):
-        asyncio.run(answer(engine, request))
-    engine.close()
+        asyncio.run(ask_it())

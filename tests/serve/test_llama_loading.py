@@ -1,10 +1,11 @@
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from configs.errors import UserError
 from serve.llama_loading import load_llama_server
-from tests.serve.answers import load_engine
+from tests.serve.engines.asking import running
 from tests.serve.tiny_llama import CONTEXT_LENGTH, build_tiny_gguf
 
 
@@ -42,10 +43,12 @@ def test_a_file_without_chat_template_is_refused(tmp_path: Path) -> None:
 def test_more_context_than_the_model_was_trained_for_is_cut_with_a_warning(
     tiny_gguf: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    engine = load_engine(tiny_gguf, context_length=CONTEXT_LENGTH * 2)
-    assert engine.context_length == CONTEXT_LENGTH
+    async def context_length() -> int | None:
+        async with running(tiny_gguf, context_length=CONTEXT_LENGTH * 2) as engine:
+            return engine.models[0].context_length
+
+    assert asyncio.run(context_length()) == CONTEXT_LENGTH
     assert str(CONTEXT_LENGTH) in caplog.text
-    engine.close()
 
 
 def test_llama_cpps_own_interface_is_closed(

@@ -106,7 +106,7 @@ def test_scores_and_answers_are_those_of_transformers(
     file: Path, reference: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the fp16 that llama.cpp uses in attention, so that nothing hides behind rounding."""
-    as_served = llama_loading._parameters
+    as_served = llama_loading.build_parameters
 
     def in_fp32(file: Path, **settings: int) -> xllamacpp.CommonParams:
         params = as_served(file, **settings)
@@ -114,7 +114,7 @@ def test_scores_and_answers_are_those_of_transformers(
         params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         return params
 
-    monkeypatch.setattr(llama_loading, "_parameters", in_fp32)
+    monkeypatch.setattr(llama_loading, "build_parameters", in_fp32)
     with new_door() as door:
         server = load_llama_server(file, num_threads=1, context_length=256, num_slots=1, door=door)
         with connect(door) as http:

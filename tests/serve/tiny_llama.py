@@ -3,6 +3,7 @@ torch. Its answers are noise over all bytes, which is what tries a text stream h
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import gguf
@@ -30,12 +31,21 @@ NUM_HEADS = 4
 NUM_KV_HEADS = 2
 WEIGHT_SCALE = 3.0
 """Large against a trained model's, so that answers depend on every token of the prompt."""
+CONSTANT = 8.0
+"""What the first hidden dimension always holds in a model that prefers some tokens."""
 
 
-def build_tiny_gguf(folder: Path, *, chat_template: str | None = CHAT_TEMPLATE) -> Path:
+def build_tiny_gguf(
+    folder: Path,
+    *,
+    chat_template: str | None = CHAT_TEMPLATE,
+    further_specials: Sequence[str] = (),
+    preferred: Mapping[str, float] | None = None,
+) -> Path:
     """Write `tiny.gguf` into `folder`: 2 layers, hidden size 64, 8192 tokens of context, Q8_0.
 
-    A greedy answer never ends by itself; a sampled one does, sooner or later.
+    A greedy answer never ends by itself; a sampled one does, sooner or later. further_specials:
+    more control tokens; preferred: tokens, and how much likelier each is wherever it may stand.
     """
     file = folder / "tiny.gguf"
     writer = gguf.GGUFWriter(file, "llama")
@@ -48,11 +58,17 @@ def build_tiny_gguf(folder: Path, *, chat_template: str | None = CHAT_TEMPLATE) 
     writer.add_head_count_kv(NUM_KV_HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(HIDDEN_SIZE // NUM_HEADS)
-    tokens = _add_tokenizer(writer)
+    tokens = _add_tokenizer(writer, [*SPECIAL_TOKENS, *further_specials])
     writer.add_vocab_size(len(tokens))
     if chat_template is not None:
         writer.add_chat_template(chat_template)
-    for name, weight in _random_weights(len(tokens)).items():
+    weights = _random_weights(len(tokens))
+    if preferred is not None:
+        _prefer(
+            weights,
+            {number: preferred[token] for number, token in enumerate(tokens) if token in preferred},
+        )
+    for name, weight in weights.items():
         if weight.ndim == 1:
             writer.add_tensor(name, weight)
         else:
@@ -64,13 +80,13 @@ def build_tiny_gguf(folder: Path, *, chat_template: str | None = CHAT_TEMPLATE) 
     return file
 
 
-def _add_tokenizer(writer: gguf.GGUFWriter) -> list[str]:
+def _add_tokenizer(writer: gguf.GGUFWriter, specials: list[str]) -> list[str]:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=320,
-        special_tokens=SPECIAL_TOKENS,
+        special_tokens=specials,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -81,12 +97,23 @@ def _add_tokenizer(writer: gguf.GGUFWriter) -> list[str]:
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
-    writer.add_token_types([control if token in SPECIAL_TOKENS else normal for token in tokens])
+    writer.add_token_types([control if token in specials else normal for token in tokens])
     writer.add_token_merges([" ".join(pair) for pair in model["merges"]])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(END_TOKEN)
     writer.add_add_bos_token(False)
     return tokens
+
+
+def _prefer(weights: dict[str, np.ndarray], preferred: Mapping[int, float]) -> None:
+    """A dimension that no layer changes serves the head as a constant to weigh."""
+    weights["token_embd.weight"][:, 0] = CONSTANT
+    weights["output.weight"][:, 0] = 0.0
+    for layer in range(NUM_LAYERS):
+        for name in ("attn_output", "ffn_down"):
+            weights[f"blk.{layer}.{name}.weight"][0] = 0.0
+    for token, much in preferred.items():
+        weights["output.weight"][token, 0] = much
 
 
 def _random_weights(num_tokens: int) -> dict[str, np.ndarray]:
