@@ -6,14 +6,15 @@ Each stage's module is imported when it is asked for, so that `tunery --help` lo
 import logging
 import os
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from serve.access.key_commands import key_commands
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from rich.console import Console
 
@@ -26,6 +27,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(key_commands, name="keys")
 
 TargetArgument = Annotated[
     str, typer.Argument(metavar="CONFIG|RUN", help="A configuration file, or the name of a run.")
@@ -123,31 +126,41 @@ def evaluate(target: TargetArgument, runs: RunsOption = RUNS) -> None:
 
 @app.command()
 def serve(
-    target: TargetArgument,
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CONFIG|RUN...", help="What to serve; several share the base that they tune."
+        ),
+    ],
     runs: RunsOption = RUNS,
     base: Annotated[bool, typer.Option("--base", help="Serve the untuned base instead.")] = False,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)
+    ] = None,
 ) -> None:
     """Answer chat completions with the variant, until Ctrl-C."""
-    from serve.llama_engine import LlamaCppEngine, default_num_threads
+    from serve.of_runs import settings_of_run, settings_of_runs
+    from serve.request_log import configure_logging
     from serve.server import run_server
 
-    directory, config = _open_or_create(target, runs)
-    artefact, name = _artefact(directory, config, base=base)
-    settings = config.serve
+    opened = [_open_or_create(target, runs) for target in targets]
+    checkpoint = _vllm_base(opened[0][1])
+    if len(opened) > 1 and base:
+        raise typer.BadParameter("several runs have their base beside them, under its own name")
+    if len(opened) > 1:
+        settings = settings_of_runs(opened, checkpoint=checkpoint)
+    else:
+        settings = settings_of_run(opened[0], base=base, checkpoint=checkpoint)
+    given = {"host": host, "port": port}
+    changed = {name: value for name, value in given.items() if value is not None}
+    serve_config = settings.serve.model_copy(update=changed)
+    names = [variant.name for variant in settings.variants]
     console = _console()
+    configure_logging()
     run_server(
-        lambda: LlamaCppEngine(
-            artefact,
-            num_threads=settings.num_threads or default_num_threads(),
-            context_length=settings.context_length,
-            num_slots=settings.num_slots,
-        ),
-        model_names=[name],
-        host=host or settings.host,
-        port=settings.port if port is None else port,
-        on_ready=lambda url: console.print(_how_to_call(url, name), markup=False, soft_wrap=True),
+        settings.model_copy(update={"serve": serve_config}),
+        on_ready=lambda url: console.print(_how_to_call(url, names), markup=False, soft_wrap=True),
     )
 
 
@@ -159,11 +172,15 @@ def chat(
 ) -> None:
     """Talk with the variant in the terminal."""
     from serve.chat import chat as converse
+    from serve.of_runs import as_measured, settings_of_run
+    from serve.process import start_interface
 
     directory, config = _open_or_create(target, runs)
-    artefact, name = _artefact(directory, config, base=base)
-    with _served(artefact, config, name, directory.path) as url:
-        converse(f"{url}/v1", name, console=_console())
+    checkpoint = _vllm_base(config)
+    settings = as_measured(settings_of_run((directory, config), base=base, checkpoint=checkpoint))
+    log = directory.path / "serve" / "chat.log"
+    with start_interface(settings, timeout_s=SERVER_START_SECONDS, log=log) as server:
+        converse(f"{server.url}/v1", settings.variants[0].name, console=_console())
 
 
 @app.command()
@@ -296,7 +313,7 @@ def _merge(directory: "RunDirectory", config: "RunConfig", console: "Console") -
 
     def work(resume: bool) -> dict[str, Any]:
         from data.models.model_source import resolve_checkpoint
-        from serve.llama_engine import default_num_threads
+        from serve.engines.num_threads import default_num_threads
         from serve.llama_scorer import open_gguf
         from train.artefacts.build import make_artefacts
 
@@ -364,12 +381,13 @@ def _compare_served(
     import shutil
     from contextlib import ExitStack
 
-    from configs.artefact_paths import base_gguf, variant_gguf
     from configs.schema import HostedBaseline
     from configs.secrets import read_key
     from evals.compare import evaluate as compare
     from evals.progress import asking_bar
     from evals.targets import Target
+    from serve.of_runs import as_measured, settings_of_run
+    from serve.process import start_interface
 
     folder = directory.path / "evals"
     if not resume:
@@ -378,12 +396,24 @@ def _compare_served(
     hashes = directory.finished("merge")["outputs"]
     with ExitStack() as servers:
 
-        def serve_target(artefact: Path, name: str) -> Target:
-            url = servers.enter_context(_served(artefact, config, name, folder))
-            revision = hashes[str(artefact.relative_to(directory.path))]["sha256"]
-            return Target(name=name, base_url=f"{url}/v1", model=name, revision=revision)
+        def serve_target(*, base: bool) -> Target:
+            checkpoint = _vllm_base(config)
+            settings = as_measured(
+                settings_of_run((directory, config), base=base, checkpoint=checkpoint)
+            )
+            [served] = settings.variants
+            assert served.artefact is not None, "it is no adapter"
+            log = folder / f"server-{served.artefact.stem}.log"
+            server = servers.enter_context(
+                start_interface(settings, timeout_s=SERVER_START_SECONDS, log=log)
+            )
+            made_here = served.artefact.is_relative_to(directory.path)
+            place = str(served.artefact.relative_to(directory.path)) if made_here else ""
+            revision = hashes[place]["sha256"] if made_here else ""
+            url = f"{server.url}/v1"
+            return Target(name=served.name, base_url=url, model=served.name, revision=revision)
 
-        variant = serve_target(variant_gguf(directory.path, config), config.name)
+        variant = serve_target(base=False)
         baseline_config = config.evaluation.baseline
         if isinstance(baseline_config, HostedBaseline):
             baseline = Target(
@@ -393,7 +423,7 @@ def _compare_served(
                 api_key=read_key(baseline_config.api_key_env),
             )
         else:
-            baseline = serve_target(base_gguf(directory.path, config), config.model.name)
+            baseline = serve_target(base=True)
         with asking_bar(console) as progress:
             result = compare(
                 config=config,
@@ -413,42 +443,19 @@ def _compare_served(
     }
 
 
-def _artefact(directory: "RunDirectory", config: "RunConfig", *, base: bool) -> tuple[Path, str]:
-    """The file to serve and the name it answers under."""
-    from configs.artefact_paths import base_gguf, variant_gguf
-    from configs.errors import UserError
+def _vllm_base(config: "RunConfig") -> Path | None:
+    """The base's folder where vLLM is to load it; llama.cpp has an artefact of its own."""
+    if config.serve.engine.kind != "vllm":
+        return None
+    from data.models.model_source import resolve_checkpoint
 
-    directory.finished("merge")
-    if not base:
-        return variant_gguf(directory.path, config), config.name
-    artefact = base_gguf(directory.path, config)
-    if not artefact.exists():
-        raise UserError(
-            "this run made no artefact of the base, because its baseline is a hosted model",
-            where=directory.path / "artefacts",
-            remedy="serve the variant, or set evaluation.baseline to {kind: base} and merge again",
-        )
-    return artefact, config.model.name
+    return resolve_checkpoint(config.model)
 
 
-@contextmanager
-def _served(artefact: Path, config: "RunConfig", name: str, log_folder: Path) -> "Iterator[str]":
-    """Serve `artefact` from a process of its own for a block; yields its address."""
-    from serve.process import start_server
-
-    command = [sys.executable, "-m", "serve.server", "--model", str(artefact), "--name", name]
-    command += ["--port", "0", "--context", str(config.serve.context_length)]
-    command += ["--slots", str(config.serve.num_slots)]
-    if config.serve.num_threads:
-        command += ["--threads", str(config.serve.num_threads)]
-    log = log_folder / f"server-{artefact.stem}.log"
-    with start_server(command, timeout_s=SERVER_START_SECONDS, log=log) as server:
-        yield server.url
-
-
-def _how_to_call(url: str, name: str) -> str:
+def _how_to_call(url: str, names: "Sequence[str]") -> str:
+    name = names[0]
     return (
-        f"{name} answers at {url}/v1 (Ctrl-C ends it). From another terminal:\n\n"
+        f"{', '.join(names)} answers at {url}/v1 (Ctrl-C ends it). From another terminal:\n\n"
         f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
         f'    -d \'{{"model": "{name}", '
         '"messages": [{"role": "user", "content": "Hello"}]}\''

@@ -6,6 +6,7 @@ ends, even by `kill -9`, the pipe closes and the child stops.
 
 import json
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.errors import UserError
+from serve.settings import ServerSettings
 
 POLL_S = 0.05
 STOP_TIMEOUT_S = 10.0
@@ -52,6 +54,22 @@ def start_server(command: Sequence[str], *, timeout_s: float, log: Path) -> Iter
             yield _wait_until_ready(child, ready_file, timeout_s=timeout_s, log=log)
         finally:
             _stop(child)
+
+
+@contextmanager
+def start_interface(
+    settings: ServerSettings, *, timeout_s: float, log: Path
+) -> Iterator[ServerProcess]:
+    """Run the completion interface in a process of its own until the block ends.
+
+    Arguments and errors as those of `start_server`; yields once its models have been loaded.
+    """
+    with tempfile.TemporaryDirectory(prefix="tunery-") as folder:
+        file = Path(folder) / "settings.json"
+        file.write_text(settings.model_dump_json(), encoding="utf-8")
+        command = [sys.executable, "-P", "-m", "serve.server", str(file)]
+        with start_server(command, timeout_s=timeout_s, log=log) as server:
+            yield server
 
 
 def _wait_until_ready(

@@ -1,17 +1,18 @@
 """Running the completion interface as a process: port, readiness, and an end without a trace.
 
-`main` is what `python -m serve.server` and the evaluation's child processes run; the command
-calls `run_server` with the same arguments.
+`main` is what the evaluation's child processes run; the command calls `run_server` itself.
 """
 
+import asyncio
 import errno
+import gc
 import json
 import logging
 import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
@@ -20,43 +21,44 @@ from typing import Annotated
 
 import typer
 import uvicorn
-from fastapi import FastAPI
 
 from configs.errors import UserError
 from serve.app import build_app
-from serve.engine import Engine
-from serve.llama_engine import LlamaCppEngine, default_num_threads
+from serve.assemble import build_service
+from serve.request_log import configure_logging
+from serve.service import Service
+from serve.settings import ServerSettings
 
 logger = logging.getLogger(__name__)
 
-GRACE_S = 5
-"""How long running requests may go on after the request to stop."""
+LAST_WORDS_S = 2
+"""How long answers that were broken off get to send their last event."""
 
 LISTEN_BACKLOG = 128
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def run_server(
-    load_engine: Callable[[], Engine],
+    settings: ServerSettings,
     *,
-    model_names: Sequence[str],
-    host: str,
-    port: int,
     on_ready: Callable[[str], None],
     ready_file: Path | None = None,
     until_stdin_closes: bool = False,
 ) -> None:
     """Serve until SIGINT or SIGTERM, then return; call it from the main thread.
 
-    The port is taken before the model is loaded; port 0 takes a free one. Clients that connect
-    while the model loads wait for it. on_ready: called with the server's address, such as
+    The port is taken before the models are loaded; port 0 takes a free one. While they load, all
+    requests but probes get 503. on_ready: called with the server's address, such as
     `http://127.0.0.1:8000`, once it answers; ready_file: then holds `{"url": …, "pid": …}`, and is
     removed at the end; until_stdin_closes: end as if by SIGTERM when standard input ends, which
-    ties this process to the one that holds the other end, however that one ends. A stop leaves
-    running requests `GRACE_S` seconds. Raises `UserError` when the address cannot be had or the
-    model cannot be loaded.
+    ties this process to the one that holds the other end, however that one ends. A stop lets
+    running requests end, for `serve.drain_s` seconds; a second one does not. Raises `UserError`
+    when the address cannot be had or a model cannot be loaded.
     """
-    with _listening_socket(host, port) as listener:
+    serve = settings.serve
+    service = build_service(settings)
+    asks_for_keys = serve.api_keys_path is not None
+    with _listening_socket(serve.host, serve.port, asks_for_keys=asks_for_keys) as listener:
         url = _address(listener)
         if ready_file is not None:
             ready_file.unlink(missing_ok=True)
@@ -68,41 +70,77 @@ def run_server(
                 _write_atomically(ready_file, json.dumps({"url": url, "pid": os.getpid()}))
             on_ready(url)
 
-        # The model is loaded while C++ code keeps the interpreter: no handler of ours could run.
-        with _signal_handlers(signal.SIG_DFL):
-            engine = load_engine()
+        server = _Server(service, drain_s=serve.drain_s)
         try:
-            server = _Server(build_app(engine=engine, model_names=model_names), ready)
-            with _signal_handlers(server.handle_exit):
-                server.run(sockets=[listener])
+            with (
+                _signal_handlers(server.handle_exit),
+                asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner,
+            ):
+                runner.run(server.run_until_stopped(listener, ready))
         finally:
-            engine.close()
             if ready_file is not None:
                 ready_file.unlink(missing_ok=True)
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn with our settings, telling when it has begun to answer."""
+    """Uvicorn that answers while the engines load, and drains before it stops."""
 
-    def __init__(self, app: FastAPI, on_ready: Callable[[], None]) -> None:
+    def __init__(self, service: Service, *, drain_s: float) -> None:
         logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
         logging.getLogger("asyncio").addFilter(_is_no_write_to_a_client_that_left)
         super().__init__(
             uvicorn.Config(
-                app,
+                build_app(service),
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 lifespan="off",
-                timeout_graceful_shutdown=GRACE_S,
+                timeout_graceful_shutdown=LAST_WORDS_S,
             )
         )
-        self._on_ready = on_ready
+        self._service = service
+        self._drain_s = drain_s
+        self._stop_asked = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to answer, then say so."""
-        await super().startup(sockets)
-        self._on_ready()
+    async def run_until_stopped(
+        self, listener: socket.socket, on_ready: Callable[[], None]
+    ) -> None:
+        """Serve on a socket that listens; on_ready: called once the engines have loaded."""
+        self._loop = asyncio.get_running_loop()
+        serving = asyncio.ensure_future(self.serve(sockets=[listener]))
+        stopping = asyncio.ensure_future(self._drain_once_asked())
+        loading = asyncio.ensure_future(self._service.start())
+        try:
+            await asyncio.wait({serving, loading}, return_when=asyncio.FIRST_COMPLETED)
+            if loading.done():
+                loading.result()
+                # What is here now stays: no request should pay for looking through it.
+                gc.collect()
+                gc.freeze()
+                on_ready()
+            await serving
+        finally:
+            self.should_exit = True
+            loading.cancel()
+            stopping.cancel()
+            await self._service.close()
+            await asyncio.gather(serving, loading, stopping, return_exceptions=True)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drain at the first signal; stop at the second."""
+        if self._service.draining:
+            self.should_exit = True
+        self._service.draining = True
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stop_asked.set)
+
+    async def _drain_once_asked(self) -> None:
+        await self._stop_asked.wait()
+        await self._service.drain(self._drain_s)
+        # What still runs ends here, with an error that says why, rather than in silence.
+        await self._service.close()
+        self.should_exit = True
 
 
 def _is_no_write_to_a_client_that_left(record: logging.LogRecord) -> bool:
@@ -116,7 +154,7 @@ def _is_no_cancellation(record: logging.LogRecord) -> bool:
 
 
 @contextmanager
-def _listening_socket(host: str, port: int) -> Iterator[socket.socket]:
+def _listening_socket(host: str, port: int, *, asks_for_keys: bool) -> Iterator[socket.socket]:
     """A socket that listens at once, so that a port in use shows before the model is loaded."""
     where = f"http://{host}:{port}"
     try:
@@ -138,7 +176,7 @@ def _listening_socket(host: str, port: int) -> Iterator[socket.socket]:
             listener.listen(LISTEN_BACKLOG)
         except OSError as error:
             raise _cannot_listen(error, where) from error
-        if not ip_address(listener.getsockname()[0]).is_loopback:
+        if not (asks_for_keys or ip_address(listener.getsockname()[0]).is_loopback):
             logger.warning("%s can be reached from other machines, and asks for no key", where)
         yield listener
 
@@ -190,19 +228,12 @@ def _write_atomically(file: Path, text: str) -> None:
     partial.replace(file)
 
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
 def main(
-    model: Annotated[Path, typer.Option(help="GGUF file to serve.")],
-    name: Annotated[str, typer.Option(help="Model name that requests give.")],
-    alias: Annotated[list[str] | None, typer.Option(help="Further model name; repeatable.")] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = 8000,
-    threads: Annotated[
-        int | None, typer.Option(help="llama.cpp's threads; one fewer than the cores.", min=1)
-    ] = None,
-    context: Annotated[
-        int, typer.Option(help="Tokens of prompt and answer together, per request.", min=1)
-    ] = 2048,
-    slots: Annotated[int, typer.Option(help="Requests answered at the same time.", min=1)] = 1,
+    settings: Annotated[Path, typer.Argument(help="JSON file of `serve.settings`.")],
     ready_file: Annotated[
         Path | None, typer.Option(help="File to write address and process id to, once ready.")
     ] = None,
@@ -210,23 +241,14 @@ def main(
         bool, typer.Option(help="Stop when standard input ends.")
     ] = False,
 ) -> None:
-    """Serve a GGUF model behind the chat interface until Ctrl-C."""
-
-    def load_engine() -> Engine:
-        return LlamaCppEngine(
-            model,
-            num_threads=threads or default_num_threads(),
-            context_length=context,
-            num_slots=slots,
-        )
-
+    """Serve what a settings file names behind the chat interface until Ctrl-C."""
+    configure_logging()
     try:
+        told = ServerSettings.model_validate_json(settings.read_bytes())
+        names = ", ".join(variant.name for variant in told.variants)
         run_server(
-            load_engine,
-            model_names=[name, *(alias or [])],
-            host=host,
-            port=port,
-            on_ready=lambda url: typer.echo(f"{name} answers at {url}/v1 (Ctrl-C ends it)"),
+            told,
+            on_ready=lambda url: typer.echo(f"{names} answers at {url}/v1 (Ctrl-C ends it)"),
             ready_file=ready_file,
             until_stdin_closes=until_stdin_closes,
         )
@@ -236,4 +258,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -8,11 +8,29 @@ import httpx
 import pytest
 from openai import OpenAI
 
-from serve.process import start_server
+from configs.serve_schema import ServeConfig
+from serve.process import start_interface
+from serve.settings import ServedVariant, ServerSettings
 from tests.serve.tiny_llama import build_tiny_gguf
 
 MODEL = "tiny"
 ALIAS = "owner/tiny-alias"
+START_TIMEOUT_S = 60
+
+
+def one_model(file: Path, **serve: object) -> ServerSettings:
+    """The model on a free port with one thread, served as `serve` says."""
+    config = ServeConfig.model_validate(
+        {"port": 0, "num_threads": 1, "context_length": 8192, "drain_s": 5.0} | serve
+    )
+    return ServerSettings(variants=[ServedVariant(name=MODEL, artefact=file)], serve=config)
+
+
+def command_of(settings: ServerSettings, folder: Path) -> list[str]:
+    """What serves `settings`, which are written into `folder`."""
+    file = folder / "settings.json"
+    file.write_text(settings.model_dump_json(), encoding="utf-8")
+    return [sys.executable, "-P", "-m", "serve.server", str(file)]
 
 
 @pytest.fixture(scope="session")
@@ -21,19 +39,19 @@ def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def serve_command(tiny_gguf: Path) -> list[str]:
+def serve_command(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Serves the random model on a free port, with one thread and one slot."""
-    command = [sys.executable, "-m", "serve.server", "--model", str(tiny_gguf), "--name", MODEL]
-    return [*command, "--port", "0", "--threads", "1", "--context", "8192"]
+    return command_of(one_model(tiny_gguf), tmp_path_factory.mktemp("settings"))
 
 
 @pytest.fixture(scope="session")
-def server_url(serve_command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server_url(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     log = tmp_path_factory.mktemp("log") / "server.log"
-    with start_server([*serve_command, "--alias", ALIAS], timeout_s=60, log=log) as server:
+    settings = one_model(tiny_gguf, aliases=[ALIAS])
+    with start_interface(settings, timeout_s=START_TIMEOUT_S, log=log) as server:
         yield server.url
     said = log.read_text()
-    assert said == f"{MODEL} answers at {server.url}/v1 (Ctrl-C ends it)\n", said
+    assert "Traceback" not in said, said
 
 
 @pytest.fixture

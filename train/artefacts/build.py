@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 from configs.artefact_paths import (
     ARTEFACTS_FOLDER,
     MERGED_FOLDER,
+    adapter_export,
     artefact_path,
     base_gguf,
     mmproj_gguf,
@@ -170,12 +171,14 @@ def _write_rest(merge: Merge, merged: Path, folder: Path, template: str) -> dict
             make_mmproj(merged, folder / mmproj_gguf(merge.run, config).name)
     exports: dict[str, Any] = {}
     if "llamacpp" in config.merge.adapter_exports:
-        file = folder / f"{config.name}.lora.gguf"
+        file = folder / adapter_export(config, "llamacpp").name
         make_lora_gguf(merge.adapters, merge.checkpoint, file, name=config.name)
         exports["llamacpp"] = {}
     if "vllm" in config.merge.adapter_exports:
         exports["vllm"] = write_vllm_adapter(
-            merge.adapters, folder / f"{config.name}.lora", checkpoint=merge.checkpoint
+            merge.adapters,
+            folder / adapter_export(config, "vllm").name,
+            checkpoint=merge.checkpoint,
         )
     return exports
 
