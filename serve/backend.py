@@ -4,7 +4,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from serve.admission import WaitingLine
-from serve.engine import Completion, Engine, EngineModel, EngineUnavailable, Events
+from serve.engine import Completion, Engine, EngineModel, Events
 from serve.metrics import Metrics
 
 
@@ -28,8 +28,6 @@ class Backend:
         return self.metrics.measure(self.label, self._in_line(request))
 
     async def _in_line(self, request: Completion) -> Events:
-        if not self.engine.ready:
-            raise EngineUnavailable(f"{self.label} is loading")
         async with self.line.place() as waited_s:
             self.metrics.observe_wait(self.label, seconds=waited_s)
             events = self.engine.complete(replace(request, model=self.model_name))

@@ -198,6 +198,24 @@ def test_a_body_that_is_too_large_is_a_413(tiny_gguf: Path, tmp_path: Path) -> N
         assert client.post(CHAT, json=body()).status_code == 200
 
 
+def test_a_body_that_is_too_large_is_not_waited_for(tiny_gguf: Path, tmp_path: Path) -> None:
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
+    with serving(one_model(tiny_gguf, max_body_mib=1), tmp_path) as (_, server):
+        host, port = server.url.removeprefix("http://").split(":")
+
+        def answer_to(sent: bytes) -> bytes:
+            """What comes back although the body has not ended."""
+            with socket.create_connection((host, int(port)), timeout=5) as connection:
+                connection.sendall(head.encode() + sent)
+                return connection.recv(100)
+
+        declared = f"Content-Length: {10 * 2**30}\r\n\r\n".encode()
+        piece = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+        chunked = b"Transfer-Encoding: chunked\r\n\r\n" + piece * 17
+        for sent in (declared, chunked):
+            assert answer_to(sent).startswith(b"HTTP/1.1 413 ")
+
+
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
 def test_a_body_that_is_no_json_by_name_is_a_415(http: httpx.Client, kind: str) -> None:
     content = json.dumps(body()).encode()
