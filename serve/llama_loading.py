@@ -19,7 +19,8 @@ PROMPT_BATCH_TOKENS = 32
 
 Measured with SmolLM2-135M on one core: a prompt whose client has gone ends within 0.4 s, instead of
 0.8 s with 64 and 3 s with llama.cpp's own 512. Prompts of 60 tokens cost nothing by it (166 and 168
-tokens/s), those of 800 a fifth (123 tokens/s instead of 157 with 64).
+tokens/s), those of 800 a fifth (123 tokens/s instead of 157 with 64); the speeds were taken beside
+another busy process.
 """
 
 MAX_IMAGE_TOKENS = 3025
