@@ -221,6 +221,7 @@ PresetName = Literal[
     "barexam_qa",
     "techqa",
     "nl2bash",
+    "mmlu",
 ]
 
 
@@ -232,7 +233,7 @@ class PresetSource(Section):
     name: PresetName
     """Which one; docs/data.md lists them."""
     subset: str | None = None
-    """Task within the collection, for `legalbench` and `lex_glue`."""
+    """Task within the collection, for `legalbench`, `lex_glue` and `mmlu`."""
 
 
 _OneSource = (

@@ -39,6 +39,15 @@ RECORDED_VERSIONS = (
 )
 
 
+_TRAINED_ON = ("data/train.parquet", "data/validation.parquet")
+READ_IN_PART: Mapping[tuple[StageName, StageName], tuple[str, ...]] = {
+    ("train", "prepare"): _TRAINED_ON,
+    ("merge", "prepare"): _TRAINED_ON,
+}
+"""Outputs that a stage reads of an earlier one, where not all: a further evaluation set changes the
+data report, and what is trained on only if it was found there."""
+
+
 class OutputFile(TypedDict):
     """Identity of an output: content hash, and what tells cheaply that it is still that file."""
 
@@ -206,7 +215,7 @@ def run_stage(
     inputs = {
         "settings": dict(settings),
         "tunery": importlib.metadata.version("tunery"),
-        "after": {name: run.finished(name)["outputs_sha256"] for name in after},
+        "after": {name: sha256_of_read(stage, name, run.finished(name)) for name in after},
     }
     inputs_sha256 = hash_json(inputs)
     before = run.read_manifest().get(stage, StageRecord())
@@ -241,6 +250,15 @@ def run_stage(
     record["seconds"] = round(time.monotonic() - clock, 1)
     run.write_record(stage, record)
     return StageResult(skipped=False, seconds=record["seconds"], facts=facts)
+
+
+def sha256_of_read(stage: StageName, earlier: StageName, record: StageRecord) -> str:
+    """Identity of what `stage` reads of an earlier stage's outputs."""
+    outputs = record.get("outputs", {})
+    read = READ_IN_PART.get((stage, earlier), ())
+    if not read or not all(name in outputs for name in read):
+        return record["outputs_sha256"]
+    return hash_json({name: outputs[name]["sha256"] for name in read})
 
 
 def hash_json(value: object) -> str:

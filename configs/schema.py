@@ -9,7 +9,8 @@ from typing import Annotated, Literal, Self, cast, get_args
 
 from pydantic import Field, model_validator
 
-from configs.data_schema import DataConfig
+from configs.data_schema import DataConfig, SingleSource
+from configs.evaluation_schema import EvaluationConfig
 from configs.section import LocalPath, Section
 from configs.serve_schema import ServeConfig
 
@@ -254,54 +255,6 @@ class MergeConfig(Section):
         return self
 
 
-class BaseBaseline(Section):
-    """Compare with the untuned base model, served by the same engine."""
-
-    kind: Literal["base"] = "base"
-    """Selects this baseline."""
-
-
-class HostedBaseline(Section):
-    """Compare with a model behind an OpenAI-compatible address."""
-
-    kind: Literal["hosted"]
-    """Selects this baseline."""
-    base_url: str = Field(pattern=r"^https?://")
-    """Address in front of `/chat/completions`."""
-    model: str
-    """Model name sent in the request."""
-    api_key_env: str
-    """Environment variable that holds the key; the key itself never stands in a file."""
-
-
-Baseline = Annotated[BaseBaseline | HostedBaseline, Field(discriminator="kind")]
-
-
-class EvaluationConfig(Section):
-    """The comparison of the served variant with the baseline on held-out rows."""
-
-    task: str
-    """Name of the task in the reports."""
-    baseline: Baseline = BaseBaseline()
-    """What the variant has to beat."""
-    num_samples: int = Field(default=200, ge=2)
-    """Test rows asked; all of them when there are fewer."""
-    num_examples: int = Field(default=4, ge=0)
-    """Worked examples in the baseline's second prompt; it is judged by its better prompt."""
-    max_tokens: int = Field(default=48, ge=1)
-    """Longest answer in tokens."""
-    max_connections: int = Field(default=1, ge=1)
-    """Requests in flight to each side."""
-    equivalence_margin: float = Field(default=0.03, gt=0, lt=1)
-    """Differences inside ± this (as a share of 1) count as equivalent."""
-    confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    """Coverage of the interval; the test's level is one minus this."""
-    num_resamples: int = Field(default=10_000, ge=1000)
-    """Bootstrap resamples of the paired differences."""
-    seed: int = Field(default=17, ge=0)
-    """Seed of the bootstrap and of the choice of examples."""
-
-
 class RunConfig(Section):
     """A variant: everything that decides what comes out of a run."""
 
@@ -321,6 +274,18 @@ class RunConfig(Section):
     """The completion interface."""
     evaluation: EvaluationConfig
     """The comparison."""
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether the evaluation asks the untuned base, so that merge has to make it servable."""
+        return self.evaluation.baseline.kind == "base" or bool(self.evaluation.guard.sets)
+
+    @property
+    def evaluation_sources(self) -> list[SingleSource]:
+        """Evaluation sets beside the run's own test rows: none of their rows is trained on."""
+        further = [task.source for task in self.evaluation.tasks]
+        listed = self.data.contamination.tasks
+        return [*listed, *(source for source in further if source not in listed)]
 
     @model_validator(mode="after")
     def _check_across_sections(self) -> Self:

@@ -120,6 +120,31 @@ def test_a_run_cannot_be_made_below_a_file(tmp_path: Path) -> None:
 # When a stage is skipped.
 
 
+def test_training_runs_again_only_for_rows_that_it_reads(run: RunDirectory) -> None:
+    rows = {"train": "t", "validation": "v", "test": "s"}
+
+    def prepare(**changed: str) -> None:
+        def work(resume: bool) -> dict[str, Any]:
+            (run.path / "data").mkdir(exist_ok=True)
+            for name, text in (rows | changed).items():
+                (run.path / "data" / f"{name}.parquet").write_text(text)
+            return {}
+
+        run_stage(run, "prepare", settings=changed, after=[], outputs=["data"], seed=1, work=work)
+
+    train = Stage(run, "train", "adapter/a.txt", "prepare")
+    evaluate = Stage(run, "evaluate", "evals/e.txt", "prepare")
+    prepare()
+    assert not train("a").skipped
+    assert not evaluate("e").skipped
+    prepare(test="another")
+    assert train("a").skipped
+    assert not evaluate("e").skipped
+    for name in ("train", "validation"):
+        prepare(**{name: "another"})
+        assert not train("a").skipped
+
+
 def test_a_stage_is_skipped_when_nothing_changed(run: RunDirectory) -> None:
     prepare = Stage(run, "prepare", "data/rows.txt")
     first = prepare("rows", fraction=0.1)

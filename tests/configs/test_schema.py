@@ -7,13 +7,9 @@ import pytest
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
+from configs.evaluation_schema import HostedBaseline
 from configs.load import load_config, save_config
-from configs.schema import (
-    HostedBaseline,
-    HubModel,
-    PackageModel,
-    RunConfig,
-)
+from configs.schema import HubModel, PackageModel, RunConfig
 from configs.section import Section
 
 CONFIGS = Path(__file__).parents[2] / "configs"
