@@ -28,7 +28,7 @@ def main() -> None:
     config = load_config(config_file)
     # Downloads are not what is measured.
     resolve_checkpoint(config.model)
-    for opened in open_sources(config.data):
+    for opened in open_sources(config):
         for chunk in opened.source.chunks():
             opened.source.read(chunk)
     with tempfile.TemporaryDirectory() as runs:

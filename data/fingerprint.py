@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from configs.data_schema import (
-    DataConfig,
     DataSource,
     FilesSource,
     HubDataSource,
@@ -13,14 +12,14 @@ from configs.data_schema import (
     ParallelLinesSource,
     TableSource,
 )
-from configs.schema import FolderModel, ModelConfig
+from configs.schema import FolderModel, ModelConfig, RunConfig
 from data.sources.paths import expand_paths, is_local_folder, local_folder, unreadable
 
 
-def data_fingerprint(data: DataConfig) -> str:
-    """What changes when the rows of the source or of an evaluation task may have changed."""
+def data_fingerprint(config: RunConfig) -> str:
+    """What changes when the rows of the source or of an evaluation set may have changed."""
     return _combined(
-        [source_fingerprint(source) for source in (data.source, *data.contamination.tasks)]
+        [source_fingerprint(source) for source in (config.data.source, *config.evaluation_sources)]
     )
 
 
@@ -33,7 +32,7 @@ def source_fingerprint(source: DataSource) -> str:
     """
     if isinstance(source, MixtureSource):
         return _combined([source_fingerprint(part.source) for part in source.parts])
-    return _combined([f"{name}\0{_file_sha256(file)}" for name, file in _files(source)])
+    return _combined([f"{name}\0{file_sha256(file)}" for name, file in _files(source)])
 
 
 def model_fingerprint(model: ModelConfig) -> str:
@@ -81,7 +80,8 @@ def _combined(parts: list[str]) -> str:
     return hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _file_sha256(file: Path) -> str:
+def file_sha256(file: Path) -> str:
+    """SHA-256 of a file's content, lower-case hex. Errors: `UserError` where it is unreadable."""
     try:
         with file.open("rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -41,10 +41,12 @@ def prepare(config: RunConfig, folder: Path, *, console: Console | None = None) 
     # 1. A model that cannot be trained on and a source that is not there are told at once.
     checkpoint = resolve_checkpoint(config.model, with_weights=False)
     load_rendering(checkpoint)
-    sources = open_sources(config.data)
+    sources = open_sources(config)
+    labels = [one.label for one in sources]
+    num_own = sum(not one.is_evaluation_task for one in sources)
     with (
         new_folder(folder) as partial,
-        open_ledger(partial / "rejects.jsonl", [one.label for one in sources]) as ledger,
+        open_ledger(partial / "rejects.jsonl", labels, num_own=num_own) as ledger,
         Workers(config.data.num_workers) as workers,
         PrepareProgress(console) as progress,
     ):

@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from configs.data_schema import (
     HubDataSource,
@@ -19,8 +18,7 @@ from configs.data_schema import (
     TemplateShape,
 )
 from configs.errors import UserError
-
-Metric = Literal["exact_match", "accuracy", "macro_f1", "token_f1", "command_equivalence"]
+from configs.evaluation_schema import MetricName
 
 PUBMEDQA_TEST_IDS = Path(__file__).parent / "official_splits" / "pubmedqa.txt"
 LEX_GLUE = "coastalcph/lex_glue"
@@ -60,12 +58,13 @@ LEGALBENCH_COLUMNS = (
 class Preset:
     """A public data set.
 
-    files: by split, the pattern of its files, where the hub cannot tell. metric: what its papers
-    report. size: rows by split. checked: against what id, columns, splits and licence were held.
+    files: by split, the pattern of its files, where the hub cannot tell. metric: by which answers
+    are scored, after what its papers report. size: rows by split. checked: against what id,
+    columns, splits and licence were held.
     """
 
     source: HubDataSource
-    metric: Metric
+    metric: MetricName
     size: str
     checked: str
     files: Mapping[str, str] = field(default_factory=dict)
@@ -81,6 +80,8 @@ def find_preset(config: PresetSource) -> Preset:
         return _legalbench(_subset(config, example="hearsay"))
     if config.name == "lex_glue":
         return _lex_glue(_subset(config, example="ledgar"))
+    if config.name == "mmlu":
+        return _mmlu(_subset(config, example="professional_law"))
     if config.subset is not None:
         raise UserError(
             f"the preset {config.name} has no subsets",
@@ -149,7 +150,8 @@ def _case_hold() -> Preset:
             licence="CC-BY-4.0",
             attribution=f"Zheng et al. 2021, CaseHOLD, arXiv 2104.08671; {LEX_GLUE_PAPER}",
         ),
-        metric="macro_f1",
+        # Papers give macro F1 over the options' places, which their random order makes the same.
+        metric="choice",
         size="45,000 train, 3,900 validation, 3,600 test",
         checked=LEX_GLUE_CHECKED,
     )
@@ -205,9 +207,31 @@ def _legalbench(subset: str) -> Preset:
             licence="differs by task (see arXiv 2308.11462, appendix)",
             attribution="Guha et al. 2023, LegalBench, arXiv 2308.11462, and the tasks' authors",
         ),
-        metric="exact_match",
+        metric="normalized_match",
         size="162 tasks, 856 train and 90,894 test in all: meant for evaluation",
         checked="columns: the tasks' own prompts; splits and licence: data set card",
+    )
+
+
+def _mmlu(subset: str) -> Preset:
+    return Preset(
+        source=HubDataSource(
+            kind="hub",
+            id="cais/mmlu",
+            subset=subset,
+            # The split called auxiliary_train is of other data sets; dev is for worked examples.
+            train_split="dev",
+            validation_split="validation",
+            test_split="test",
+            shape=_letters("question", "choices", "answer"),
+            licence="MIT",
+            attribution="Hendrycks et al. 2020, MMLU, arXiv 2009.03300",
+        ),
+        metric="choice",
+        size="57 subjects of 5 train (dev), 285 train, 1,531 validation and 14,042 test in all; "
+        "professional_law 1,534 test: meant for evaluation",
+        checked="columns, splits and licence: data set cards, its own and of a copy; no fixed "
+        "commit",
     )
 
 
@@ -243,7 +267,7 @@ PRESETS: dict[str, Preset] = {
             licence="CC-BY-4.0",
             attribution="Jin et al. 2020, What Disease does this Patient Have?, arXiv 2009.13081",
         ),
-        metric="accuracy",
+        metric="choice",
         size="10,178 train, 1,273 test",
         checked="columns, splits and licence: data set card",
     ),
@@ -258,7 +282,7 @@ PRESETS: dict[str, Preset] = {
             licence="Apache-2.0",
             attribution="Pal et al. 2022, MedMCQA, arXiv 2203.14371",
         ),
-        metric="accuracy",
+        metric="choice",
         size="182,822 train, 4,183 test (the official validation split)",
         checked="columns, splits and licence: data set card",
     ),
@@ -304,7 +328,7 @@ PRESETS: dict[str, Preset] = {
             attribution="Zheng et al. 2025, legal retrieval benchmarks, arXiv 2505.03970",
         ),
         files={name: f"data/qa/{name}.csv" for name in ("train", "validation", "test")},
-        metric="accuracy",
+        metric="choice",
         size="954 train, 124 validation, 117 test",
         checked="columns, licence: data set card; files and row counts: users' reports",
     ),
@@ -343,7 +367,7 @@ PRESETS: dict[str, Preset] = {
             "validation": "data/dev-*.parquet",
             "test": "data/test-*.parquet",
         },
-        metric="command_equivalence",
+        metric="command",
         size="8,090 train, 609 validation, 606 test",
         checked="columns and splits: data set card (a copy in Parquet of jiacheng-ye/nl2bash, "
         "which is a script); licence: the original repository; no fixed commit",

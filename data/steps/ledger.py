@@ -19,7 +19,8 @@ class Ledger:
     """Counts, and each reject in a file: one JSON object a line with source, place and reason.
 
     labels: names of the sources by number. Rows read = rows written + rejects + rows dropped by a
-    counted rule, for each source and in all.
+    counted rule, for each source and in all. shown: some rejects of each reason, of the first
+    num_own sources alone (all of them when None): reports count no rejects of evaluation sets.
     """
 
     labels: list[str]
@@ -29,6 +30,7 @@ class Ledger:
     reasons: defaultdict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     dropped: defaultdict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     shown: list[Reject] = field(default_factory=list)
+    num_own: int | None = None
 
     def reject(self, source: int, rejects: Iterable[Reject]) -> None:
         """Keep rows of a source that cannot be used."""
@@ -38,7 +40,8 @@ class Ledger:
             self.num_rejects[source] += 1
             self.reasons[source][one.reason] += 1
             is_among_first = self.reasons[source][one.reason] <= NUM_SHOWN_OF_A_REASON
-            if is_among_first and len(self.shown) < NUM_SHOWN:
+            is_own = self.num_own is None or source < self.num_own
+            if is_own and is_among_first and len(self.shown) < NUM_SHOWN:
                 self.shown.append(one)
 
     def drop(self, source: int, rule: str, num_rows: int) -> None:
@@ -59,8 +62,8 @@ class Ledger:
 
 
 @contextmanager
-def open_ledger(file: Path, labels: list[str]) -> Iterator[Ledger]:
-    """A ledger whose rejects go to `file` as they are found."""
+def open_ledger(file: Path, labels: list[str], *, num_own: int | None = None) -> Iterator[Ledger]:
+    """A ledger whose rejects go to `file` as they are found; num_own: all sources when None."""
     # What a reject quotes may hold half a character.
     with file.open("w", encoding="utf-8", errors="backslashreplace") as handle:
-        yield Ledger(labels=labels, handle=handle)
+        yield Ledger(labels=labels, handle=handle, num_own=num_own)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.data_schema import (
-    DataConfig,
     FilesSource,
     HubDataSource,
     MixtureSource,
@@ -55,12 +54,13 @@ class Preparation:
         return [one.weight for one in self.sources if not one.is_evaluation_task]
 
 
-def open_sources(config: DataConfig) -> list[OpenSource]:
+def open_sources(config: RunConfig) -> list[OpenSource]:
     """All sources that a configuration names; errors as `open_source` tells them."""
-    if isinstance(config.source, MixtureSource):
-        parts = [(part.source, part.weight) for part in config.source.parts]
+    source = config.data.source
+    if isinstance(source, MixtureSource):
+        parts = [(part.source, part.weight) for part in source.parts]
     else:
-        parts = [(config.source, 1.0)]
+        parts = [(source, 1.0)]
     opened = [
         OpenSource(label=label_of(one), config=one, source=open_source(one), weight=weight)
         for one, weight in parts
@@ -69,7 +69,7 @@ def open_sources(config: DataConfig) -> list[OpenSource]:
         OpenSource(
             label=label_of(one), config=one, source=open_source(one), is_evaluation_task=True
         )
-        for one in config.contamination.tasks
+        for one in config.evaluation_sources
     ]
 
 

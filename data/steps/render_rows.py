@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from transformers import PreTrainedTokenizerBase
 
-from data.conversation import Conversation, Message, Reject, Side
+from data.conversation import Conversation, Reject, Side
+from data.evaluation_rows import question_problem, with_system_prompt
 from data.splits import REJECT_REASONS, SIDES, TEST
 from data.steps.rendered_batch import (
     STATISTICS,
@@ -183,7 +184,7 @@ def _cut(numbers: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
 def _render(
     conversations: Sequence[Conversation], task: RenderTask, renderer: Renderer
 ) -> list[RenderedRow]:
-    rows = [_with_system_prompt(row, task.system_prompt) for row in conversations]
+    rows = [with_system_prompt(row, task.system_prompt) for row in conversations]
     tokens = render_conversations(rows, renderer, max_length=task.max_length)
     pairs = [row for row in rows if row.rejected]
     others = iter(renderer.render([_with_rejected_answer(row) for row in pairs]) if pairs else ())
@@ -191,14 +192,6 @@ def _render(
         RenderedRow(row, one, next(others) if row.rejected else None)
         for row, one in zip(rows, tokens, strict=True)
     ]
-
-
-def _with_system_prompt(conversation: Conversation, prompt: str | None) -> Conversation:
-    """The conversation with `prompt` in front, unless it brings a system turn of its own."""
-    if prompt is None or conversation.messages[0]["role"] == "system":
-        return conversation
-    system: Message = {"role": "system", "content": prompt}
-    return replace(conversation, messages=(system, *conversation.messages))
 
 
 def _with_rejected_answer(pair: Conversation) -> Conversation:
@@ -222,11 +215,7 @@ def _problem(row: RenderedRow, tested: bool, max_length: int) -> str:
         return ""
     if tokens.num_dropped_turns:
         return f"a test row of more than {max_length} tokens"
-    if conversation.tools or any(turn["role"] == "tool" for turn in conversation.messages):
-        return "a test row with tools, which the evaluation cannot offer yet"
-    if holds_images(conversation):
-        return "a test row with images, which the evaluation cannot offer yet"
-    return ""
+    return question_problem(conversation)
 
 
 def _samples(rows: pa.Table, tokenizer: PreTrainedTokenizerBase) -> list[list[Span]]:

@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 
 from configs.data_schema import (
-    DataConfig,
     FilesSource,
     HubDataSource,
     Icd10Source,
-    MixtureSource,
     ParallelLinesSource,
     PresetSource,
 )
 from configs.errors import UserError
-from configs.schema import FolderModel, ModelConfig
+from configs.load import load_config
+from configs.schema import FolderModel, ModelConfig, RunConfig
 from data.fingerprint import data_fingerprint, model_fingerprint, source_fingerprint
+from tests.configs.minimal import write_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -95,22 +95,38 @@ def test_pinned_sources_are_told_by_their_configuration() -> None:
     assert source_fingerprint(PresetSource(kind="preset", name="medqa")) == ""
 
 
-def test_parts_of_a_mixture_and_evaluation_tasks_count(tmp_path: Path) -> None:
-    own, task = tmp_path / "own.jsonl", tmp_path / "task.jsonl"
-    own.write_text("1")
-    task.write_text("1")
-    parts = [{"source": {"kind": "icd10_chapters"}}, {"source": files_source(path=own)}]
-    mixture = MixtureSource.model_validate({"kind": "mixture", "parts": parts})
-    tasks = {"tasks": [files_source(path=task)]}
-    data = DataConfig.model_validate({"source": mixture, "contamination": tasks})
-    before = data_fingerprint(data)
-    for file in (own, task):
-        file.write_text("2")
-        assert data_fingerprint(data) != before
-        file.write_text("1")
-        assert data_fingerprint(data) == before
-    plain = DataConfig.model_validate({"source": {"kind": "icd10_chapters"}})
-    assert data_fingerprint(plain) == ""
+def test_parts_of_a_mixture_and_evaluation_sets_count(tmp_path: Path) -> None:
+    places = {name: tmp_path / f"{name}.jsonl" for name in ("own", "listed", "task")}
+    for place in places.values():
+        place.write_text("1")
+    listed, asked = ({"kind": "files", "path": places[name]} for name in ("listed", "task"))
+    own = {"kind": "files", "path": places["own"]}
+    parts = [{"source": {"kind": "icd10_chapters"}}, {"source": own}]
+    config = run_config(
+        tmp_path,
+        data={"source": {"kind": "mixture", "parts": parts}, "contamination": {"tasks": [listed]}},
+        evaluation={"tasks": [{"name": "further", "source": asked}]},
+    )
+    before = data_fingerprint(config)
+    for place in places.values():
+        place.write_text("2")
+        assert data_fingerprint(config) != before
+        place.write_text("1")
+        assert data_fingerprint(config) == before
+
+
+def test_pinned_sources_have_no_fingerprint(tmp_path: Path) -> None:
+    pinned = {"source": {"kind": "icd10_chapters"}}
+    assert data_fingerprint(run_config(tmp_path, data=pinned)) == ""
+
+
+def run_config(
+    folder: Path, *, data: dict[str, Any], evaluation: dict[str, Any] | None = None
+) -> RunConfig:
+    written = load_config(write_config(folder)).model_dump()
+    written["data"] = data
+    written["evaluation"] |= evaluation or {}
+    return RunConfig.model_validate(written)
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import datasets
 import pytest
 
-from configs.data_schema import PresetName, PresetSource
+from configs.data_schema import MultipleChoiceShape, PresetName, PresetSource
 from configs.errors import UserError
 from data.conversation import Conversation
 from data.load_source import check_test_ids
@@ -63,14 +63,18 @@ def texts(rows: list[Conversation]) -> tuple[str, str]:
 
 def test_every_name_of_the_configuration_is_a_preset() -> None:
     names = set(typing.get_args(PresetName))
-    assert set(PRESETS) | {"legalbench", "lex_glue"} == names
+    subsets = {"legalbench": "hearsay", "lex_glue": "ledgar", "mmlu": "professional_law"}
+    assert set(PRESETS) | set(subsets) == names
     for name in names:
-        subset = {"legalbench": "hearsay", "lex_glue": "ledgar"}.get(name)
+        subset = subsets.get(name)
         found = preset(name, subset)
         assert found.source.attribution
         assert found.source.licence != "not stated"
         assert found.size
         assert found.checked
+        # Where letters are expected, an answer that says more than the letter is read.
+        lettered = isinstance(found.source.shape, MultipleChoiceShape)
+        assert (found.metric == "choice") == lettered
 
 
 def test_the_official_test_ids_of_pubmedqa_are_shipped() -> None:
@@ -100,6 +104,33 @@ def test_pubmedqa(tmp_path: Path) -> None:
         "yes",
     )
     assert [(found.id, found.side) for found in rows] == [(listed, "test")]
+
+
+def test_mmlu(tmp_path: Path) -> None:
+    row = {
+        "question": "Which drug?",
+        "subject": "professional_medicine",
+        "choices": ["Aspirin", "Codeine", "Digoxin", "Heparin"],
+        "answer": 2,
+    }
+    features = {
+        "question": TEXT,
+        "subject": TEXT,
+        "choices": datasets.List(TEXT),
+        "answer": LABELS(names=list("ABCD")),
+    }
+    # Named in the card, as the data set's own does; else a file called dev is taken for validation.
+    splits = ["dev", "validation", "test"]
+    card = "configs:\n- config_name: default\n  data_files:\n" + "".join(
+        f"  - split: {split}\n    path: {split}.parquet\n" for split in splits
+    )
+    (tmp_path / "README.md").write_text(f"---\n{card}---\n")
+    rows = read_as(preset("mmlu", "professional_medicine"), tmp_path, row, features)
+    assert texts(rows) == (
+        "Which drug?\n\nA) Aspirin\nB) Codeine\nC) Digoxin\nD) Heparin\n\n" + LETTER_LINE,
+        "C",
+    )
+    assert [found.side for found in rows] == ["train", "validation", "test"]
 
 
 def test_medqa(tmp_path: Path) -> None:

@@ -42,6 +42,15 @@ def test_some_rejects_of_every_reason_are_shown(tmp_path: Path) -> None:
     assert len(ledger.shown) == NUM_SHOWN
 
 
+def test_rejects_of_evaluation_sets_are_kept_but_not_shown(tmp_path: Path) -> None:
+    file = tmp_path / "rejects.jsonl"
+    with open_ledger(file, ["own", "set"], num_own=1) as ledger:
+        ledger.reject(1, [Reject(where="there", reason="only there")])
+        ledger.reject(0, [Reject(where="here", reason="r")])
+    assert [one.where for one in ledger.shown] == ["here"]
+    assert len(file.read_text().splitlines()) == 2
+
+
 def test_reasons_are_those_of_the_sources_that_are_asked_for(tmp_path: Path) -> None:
     with open_ledger(tmp_path / "rejects.jsonl", ["rows", "task"]) as ledger:
         ledger.reject(0, [Reject(where="a", reason="empty")] * 2)

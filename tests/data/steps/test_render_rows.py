@@ -1,3 +1,4 @@
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -191,22 +192,42 @@ def test_tools_that_the_template_leaves_out_are_no_silent_loss(render: Rendering
     assert "the chat template" in reasons(render([row], [TRAIN]))["tools"]
 
 
-def test_what_later_stages_cannot_use_yet_is_told(tmp_path: Path, mistral_checkpoint: Path) -> None:
+def test_rows_with_tools_and_images_are_tested_too(
+    tmp_path: Path, mistral_checkpoint: Path
+) -> None:
+    render = Rendering(tmp_path, mistral_checkpoint)
+    tools = orjson.dumps(TOOLS)
+    rows = [
+        spool_row("answered", messages=WITH_TOOLS, tools=tools),
+        spool_row("called", messages=WITH_TOOLS[:2], tools=tools),
+        spool_row("offered", tools=tools),
+        spool_row("shown", messages=WITH_IMAGE),
+    ]
+    result = render(rows, [TEST] * 4)
+    assert reasons(result) == {}
+    tested = result.tables["test"]
+    written = dict(zip(tested.column("id").to_pylist(), tested.to_pylist(), strict=True))
+    assert json.loads(written["called"]["messages"])[-1]["tool_calls"] == [CALL]
+    assert json.loads(written["offered"]["tools"]) == TOOLS
+    assert json.loads(written["shown"]["messages"]) == WITH_IMAGE
+
+
+def test_what_no_evaluation_can_ask_is_told(tmp_path: Path, mistral_checkpoint: Path) -> None:
+    render = Rendering(tmp_path, mistral_checkpoint)
+    row = spool_row("waits", messages=WITH_TOOLS[:3], tools=orjson.dumps(TOOLS))
+    result = render([row], [TEST])
+    assert reasons(result) == {"waits": "a test row that does not end with the assistant's answer"}
+
+
+def test_what_training_cannot_use_yet_is_told(tmp_path: Path, mistral_checkpoint: Path) -> None:
     render = Rendering(tmp_path, mistral_checkpoint)
     rows = [
         spool_row("trained", messages=WITH_TOOLS, tools=orjson.dumps(TOOLS)),
-        spool_row("tested", messages=WITH_TOOLS[2:], tools=orjson.dumps(TOOLS))
-        | {"messages": orjson.dumps([{"role": "user", "content": "q"}, *WITH_TOOLS[1:]])},
-        spool_row("offered", tools=orjson.dumps(TOOLS)),
-        spool_row("shown", messages=WITH_IMAGE),
         spool_row("compared", messages=WITH_IMAGE, rejected=orjson.dumps(answer("a dot"))),
     ]
-    result = render(rows, [TRAIN, TEST, TEST, TEST, TRAIN])
+    result = render(rows, [TRAIN, TRAIN])
     assert reasons(result) == {
-        "tested": "a test row with tools, which the evaluation cannot offer yet",
-        "offered": "a test row with tools, which the evaluation cannot offer yet",
-        "shown": "a test row with images, which the evaluation cannot offer yet",
-        "compared": "a preference pair with images, which training does not take yet",
+        "compared": "a preference pair with images, which training does not take yet"
     }
     assert result.tables["train"].column("id").to_pylist() == ["trained"]
 
