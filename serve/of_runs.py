@@ -46,7 +46,7 @@ def settings_of_run(
     if base:
         if not has_base:
             raise UserError(
-                "this run made no artefact of the base, because its baseline is a hosted model",
+                "this run made no artefact of the base, because its evaluation does not ask it",
                 where=directory.path,
                 remedy="serve the variant, or set evaluation.baseline to {kind: base} and merge "
                 "again",

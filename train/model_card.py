@@ -15,7 +15,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from configs.data_schema import HubDataSource, MixtureSource, PresetSource, SingleSource
 from configs.errors import UserError
-from configs.run_directory import STAGES, RunDirectory, StageName, StageRecord, write_whole
+from configs.run_directory import (
+    STAGES,
+    RunDirectory,
+    StageName,
+    StageRecord,
+    sha256_of_read,
+    write_whole,
+)
 from configs.schema import RunConfig
 from data.presets import find_preset
 from train.report.notes import format_seconds
@@ -39,6 +46,14 @@ HUB_LICENCES = {
     "llama3.1",
     "llama3.2",
     "llama3.3",
+}
+# The hub's words for metrics that it knows.
+HUB_METRICS = {
+    "normalized_match": "exact_match",
+    "choice": "accuracy",
+    "macro_f1": "f1",
+    "token_f1": "f1",
+    "rouge_l": "rouge",
 }
 VERSIONS = ("tunery", "torch", "transformers", "trl", "peft", "bitsandbytes")
 
@@ -87,7 +102,7 @@ def current_stages(
         record = stages.get(name, StageRecord())
         inputs: Mapping[StageName, str] = record.get("inputs", {}).get("after", {})
         if record.get("state") == "done" and all(
-            one in current and current[one]["outputs_sha256"] == sha256
+            one in current and sha256_of_read(name, one, current[one]) == sha256
             for one, sha256 in inputs.items()
         ):
             current[name] = record
@@ -137,8 +152,7 @@ def render_card(
         facts=train["facts"],
         merge=merge,
         is_merged="bf16" in [one["format"] for one in merge.get("artefacts", [])],
-        tasks=comparison["tasks"] if comparison else [],
-        verdict=comparison["verdict"] if comparison else None,
+        comparison=comparison,
         base_id=config.model.hub_id,
         model_class="AutoModelForImageTextToText" if has_vision else "AutoModelForCausalLM",
         versions={name: train["versions"][name] for name in VERSIONS if name in train["versions"]},
@@ -168,10 +182,11 @@ def card_header(
                 dataset_type=hub_ids[0] if len(hub_ids) == 1 else _slug(task["name"]),
                 dataset_name=task["name"],
                 dataset_split="test",
-                metric_type="exact_match",
+                metric_type=HUB_METRICS.get(task["metric"], task["metric"]),
                 metric_value=task["variant"]["score"],
             )
             for task in comparison["tasks"]
+            if task["role"] != "guard"
         ]
         if comparison
         else None,

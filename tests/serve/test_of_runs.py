@@ -53,7 +53,7 @@ def test_a_base_that_was_not_made_cannot_be_served(tmp_path: Path) -> None:
     run = make_run(tmp_path, "one", files={"variant": None})
     with pytest.raises(UserError) as error:
         settings_of_run(run, base=True)
-    said = "this run made no artefact of the base, because its baseline is a hosted model"
+    said = "this run made no artefact of the base, because its evaluation does not ask it"
     assert error.value.what == said
     assert error.value.where == str(tmp_path / "runs" / "one")
     assert "set evaluation.baseline to {kind: base}" in str(error.value.remedy)

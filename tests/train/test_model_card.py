@@ -20,11 +20,10 @@ from configs.data_schema import (
 from configs.errors import UserError
 from configs.run_directory import RunDirectory, StageRecord, create_run
 from configs.schema import HubModel, RunConfig
-from data.conversation import question_and_answer
-from evals.asking import Answer
-from evals.results import Evidence, build_result
-from evals.targets import Target
+from evals.build_result import build_result
+from evals.gather import Gathered
 from tests.data.preparing import PrepareRows, questions
+from tests.evals.report.factories import build_evidence
 from train.model_card import CARD_FILE, card_header, inline_text, trained_sources, write_card
 
 HOSTILE = "a | b\n# <script>alert(1)</script> [x](http://evil) `c` {{ 7 * 7 }} & it's"
@@ -101,33 +100,13 @@ def write_merge(
 
 def evaluate(run: RunDirectory) -> None:
     """Leave what the evaluate stage leaves: 20 of 30 right, of the baseline 5."""
-
-    def side(num_right: int) -> list[Answer]:
-        return [
-            Answer(
-                id=f"row/{n}",
-                question="?",
-                reference="right",
-                answer="right" if n < num_right else f"wrong {n}",
-                correct=n < num_right,
-                prompt_tokens=1,
-                completion_tokens=1,
-                seconds=0.1,
-            )
-            for n in range(30)
-        ]
-
     config = run.load_config()
-    result = build_result(
-        Evidence(
-            baseline={"zero-shot": side(0), "4 examples": side(5)},
-            variant=side(20),
-            examples=[question_and_answer("q", "a", id="e")],
-        ),
-        settings=config.evaluation,
-        baseline=Target(f"Base {HOSTILE}", "http://a/v1", "base"),
-        variant=Target(config.name, "http://b/v1", config.name),
-    )
+    evidence = [
+        build_evidence("a task", num=30, right=(5, 20), sides=(f"Base {HOSTILE}", config.name)),
+        build_evidence("Formats", num=30, role="guard", metric="checks", right=(12, 9)),
+    ]
+    found = Gathered(tasks=[one.task for one in evidence], evidence=evidence)
+    result = build_result(found, config=config)
     (run.path / "evals").mkdir()
     (run.path / "evals" / "comparison.json").write_text(json.dumps(result))
     run.write_record("evaluate", done(after=["prepare", "merge"], verdict=result["verdict"]))

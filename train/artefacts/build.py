@@ -19,7 +19,7 @@ from configs.artefact_paths import (
     base_gguf,
     mmproj_gguf,
 )
-from configs.schema import BaseBaseline, RunConfig
+from configs.schema import RunConfig
 from data.cache import new_folder
 from train.artefacts.gguf import make_gguf
 from train.artefacts.lora_gguf import make_lora_gguf
@@ -63,7 +63,7 @@ def make_artefacts(
     check_can_be_made(config.merge)
     # Weights that came in 4 bits are put back into bf16: nothing can be added to them as they are.
     plain = resolve_plain(checkpoint)
-    with_base = isinstance(config.evaluation.baseline, BaseBaseline)
+    with_base = config.needs_base
     needed = disk_bytes(config.merge, plain, with_base=with_base, with_vision=merge.has_vision)
     check_free_space(run / ARTEFACTS_FOLDER, needed=needed)
     # Whether the adapters belong to the base is known at once, and not after minutes of measuring.
@@ -156,7 +156,7 @@ def _facts(merge: Merge, yardstick: Yardstick, cosines: Mapping[str, float]) -> 
 def _write_rest(merge: Merge, merged: Path, folder: Path, template: str) -> dict[str, Any]:
     """The baseline, the vision tower and the adapter by itself; facts of the last by engine."""
     config, steps = merge.config, merge.steps
-    if isinstance(config.evaluation.baseline, BaseBaseline):
+    if config.needs_base:
         with steps.step("making the base's GGUF"):
             make_gguf(
                 resolve_plain(merge.checkpoint),

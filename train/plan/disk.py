@@ -1,6 +1,6 @@
 """What each stage writes to disk, from the configuration alone."""
 
-from configs.schema import ArtefactFormat, BaseBaseline, HubModel, PackageModel, RunConfig
+from configs.schema import ArtefactFormat, HubModel, PackageModel, RunConfig
 from train.plan.memory import GIB, count_weights, num_adapter_bytes, num_optimizer_bytes
 from train.plan.step import BF16, FP32, Step
 
@@ -33,7 +33,7 @@ def plan_disk(config: RunConfig, step: Step) -> dict[str, float]:
     as_nf4 = count_weights(model, step.train.model_copy(update={"quantization": "nf4"}))
     num_text_weights = model.num_weights - model.num_vision_weights
     ggufs = [name for name in config.merge.artefacts if name in GGUF_BYTES]
-    if isinstance(config.evaluation.baseline, BaseBaseline):
+    if config.needs_base:
         ggufs.append(config.merge.served)
     num_folders = len({"w4a16", "nf4"} & set(config.merge.artefacts))
     sizes = {

@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
+from configs.evaluation_schema import BaseBaseline, GuardConfig, HostedBaseline
 from configs.load import load_config
-from configs.schema import BaseBaseline, FolderModel, HostedBaseline, MergeConfig, RunConfig
+from configs.schema import FolderModel, MergeConfig, RunConfig
 from serve.llama_scorer import open_gguf
 from tests.tiny_mistral3 import build_tiny_mistral3
 from tests.train.gates.tiny_adapter import build_rows, train_adapter
@@ -73,13 +74,13 @@ def write_rows(checkpoint: Path, numbers: range, file: Path) -> None:
 def build_config(run: Path, *, hosted: bool = False, **merge: Any) -> RunConfig:  # noqa: ANN401 - fields
     demo = load_config(ROOT / "configs" / "demo-legal.yaml")
     source = FolderModel(kind="folder", path=run.parent / "checkpoint")
-    baseline = HOSTED if hosted else BaseBaseline()
+    evaluation = {"baseline": HOSTED if hosted else BaseBaseline(), "guard": GuardConfig(sets=[])}
     return demo.model_copy(
         update={
             "name": "tiny",
             "model": demo.model.model_copy(update={"source": source}),
             "merge": MergeConfig(num_gate_rows=8, gate_answer_tokens=8, **merge),
-            "evaluation": demo.evaluation.model_copy(update={"baseline": baseline}),
+            "evaluation": demo.evaluation.model_copy(update=evaluation),
         }
     )
 
