@@ -1,223 +1,197 @@
-"""Asks a target all questions of a task, going on where a killed attempt stopped."""
+"""Asks a target all questions of its tasks, going on where an earlier attempt stopped."""
 
-import copy
-import logging
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from inspect_ai import Task, eval_set
-from inspect_ai.event import ModelEvent
+from inspect_ai import Task
+from inspect_ai import eval as run_tasks
 from inspect_ai.hooks import Hooks, SampleEnd, hooks
-from inspect_ai.log import (
-    EvalLog,
-    EvalSample,
-    list_eval_logs,
-    read_eval_log,
-    read_eval_log_sample_summaries,
-)
-from inspect_ai.model import Model, ModelUsage
-from inspect_ai.scorer import CORRECT
+from inspect_ai.log import EvalLog, EvalSample
+from inspect_ai.model import Model
 
 from configs.errors import UserError
+from evals.chat_api import NOT_ASKED, ChatAPI
 from evals.containment import contained
+from evals.kept_answers import open_answers
+from evals.read_answers import read_answers
 from evals.targets import Target, build_model
-
-logger = logging.getLogger(__name__)
+from evals.task import Answer
 
 Progress = Callable[[int, int], None]
 # About a minute of waiting for a host that names no Retry-After.
 MAX_RETRIES = 10
 MAX_ERROR_CHARACTERS = 300
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What a target answered to one question.
-
-    question: all turns that were sent, as inspect logged them; reference: the expected answer;
-    prompt_tokens, completion_tokens and seconds (of the request that succeeded): None where the
-    host or the log does not say.
-    """
-
-    id: str
-    question: str
-    reference: str
-    answer: str
-    correct: bool
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    seconds: float | None
+# Questions that stand ready, so that a connection is used again while answers are judged.
+NUM_READY = 32
+# inspect's logs are for people: kept answers outlive a kill by themselves.
+SAMPLES_PER_WRITE = 100
 
 
 def ask(
     target: Target,
-    task: Task,
+    tasks: Sequence[Task],
     *,
     log_dir: Path,
     max_connections: int,
     max_retries: int = MAX_RETRIES,
     progress: Progress | None = None,
-) -> list[Answer]:
-    """The target's answers in the order of the task's samples.
+) -> dict[str, list[Answer]]:
+    """The target's answers by task's name, in the order of questions, then epochs.
 
-    Every answer is in `log_dir` before the next question takes its place, so that after a kill the
-    same call asks exactly what has no answer there. Answers are taken up again only where the
-    questions, the model's name and the target's revision are unchanged. progress: called with the
-    number of answers in the log and their total. Errors: `UserError` with the first failure where
-    a question could not be answered; the answers until then are kept.
+    Each answer is kept in `log_dir` when it arrives (see `evals.kept_answers`): the same call after
+    a kill, or one with more questions, epochs, tasks or another metric, asks only what has no
+    answer there. At most `max_connections` requests are in flight over all tasks together. The logs
+    of inspect in `log_dir` are those of this call. progress: called with answers so far, and all.
+
+    Errors: `UserError` where a question could not be answered, after all others have been, or at
+    once where the host cannot answer any: wrong key or model, no retries left, many refusals in a
+    row. Answers until then are kept.
     """
-    task = _copy_for(task, target)
+    names = [task.name for task in tasks]
+    assert len(set(names)) == len(names), f"two tasks of one name in {names}"
+    if not tasks:
+        return {}
     log_dir = log_dir.resolve()
-    log_dir.mkdir(parents=True, exist_ok=True)
-    with contained(log_dir):
+    with open_answers(log_dir) as kept, contained(log_dir):
         model = build_model(target, max_retries=max_retries)
-        num_kept = _count_kept_answers(log_dir, task)
-        with _reporting(progress, num_kept=num_kept, num_samples=len(task.dataset)):
-            log = _run(task, model, log_dir=log_dir, max_connections=max_connections)
-    if log.status != "success" or _first_error(log) is not None:
-        raise _unanswered(target, log)
-    return [_read_answer(sample) for sample in _in_task_order(task, log.samples or [])]
+        api = model.api
+        if isinstance(api, ChatAPI):
+            api.keep_in(kept, source=target.revision or target.base_url)
+        for old in log_dir.glob("*.eval"):
+            old.unlink()
+        samples = _Samples(sum(map(_num_answers, tasks)), progress)
+        with samples.collected(), _seldom_swept():
+            logs = _run(target, tasks, model, log_dir=log_dir, max_connections=max_connections)
+    failure = str(api.host.failure or "") if isinstance(api, ChatAPI) else ""
+    if failure or samples.errors or any(log.status != "success" for log in logs):
+        raise _unanswered(target, logs, samples, failure)
+    by_name = {log.eval.task: samples.by_eval[log.eval.eval_id] for log in logs}
+    return {task.name: read_answers(task, by_name[task.name]) for task in tasks}
 
 
-def _run(task: Task, model: Model, *, log_dir: Path, max_connections: int) -> EvalLog:
-    """One eval set of one task; the log holds all answers, also those of earlier attempts."""
-    _, logs = eval_set(
-        task,
-        log_dir=str(log_dir),
+def _run(
+    target: Target, tasks: Sequence[Task], model: Model, *, log_dir: Path, max_connections: int
+) -> list[EvalLog]:
+    logs = run_tasks(
+        list(tasks),
         model=model,
-        # The client retries; a sample that failed for good fails the run at once.
-        max_retries=0,
-        retry_attempts=1,
-        retry_immediate=False,
-        max_connections=max_connections,
-        # Each answer reaches the log by itself, and the log is the only copy.
-        log_buffer=1,
-        log_realtime=False,
+        metadata={"target": target.name, "revision": target.revision},
+        log_dir=str(log_dir),
         log_format="eval",
-        # Logs of earlier questions or revisions may stay; they are not read.
-        log_dir_allow_dirty=True,
+        log_buffer=SAMPLES_PER_WRITE,
+        log_realtime=False,
+        log_images=True,
+        log_header_only=True,
+        max_tasks=len(tasks),
+        max_samples=max_connections + NUM_READY,
+        max_connections=max_connections,
+        # The host's class retries; a question that failed for good does not stop the others.
+        max_retries=0,
+        fail_on_error=False,
         ctl_server=False,
         # "none" would silence rich for the rest of the process.
         display="log",
         score_display=False,
         log_level="warning",
     )
-    return read_eval_log(logs[0].location)
+    # inspect ends quietly when it is interrupted, at times without a log.
+    if len(logs) < len(tasks) or any(log.status == "cancelled" for log in logs):
+        raise KeyboardInterrupt
+    return logs
 
 
-_report: ContextVar[Callable[[], None] | None] = ContextVar("_report", default=None)
+@dataclass
+class _Samples:
+    """What inspect has asked and judged, as it comes: reading its log again would take longer."""
+
+    num_all: int
+    progress: Progress | None
+    by_eval: dict[str, list[EvalSample]] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+    num_answered: int = 0
+
+    def add(self, eval_id: str, sample: EvalSample) -> None:
+        """Note an answer, or by the question's id why there is none."""
+        if sample.error is not None:
+            self.errors[str(sample.id)] = sample.error.message
+            return
+        if NOT_ASKED in (sample.output.metadata or {}):
+            return
+        self.by_eval.setdefault(eval_id, []).append(sample)
+        self.num_answered += 1
+        self._tell()
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """Samples that inspect ends while the block runs are added."""
+        self._tell()
+        token = _collecting.set(self)
+        try:
+            yield
+        finally:
+            _collecting.reset(token)
+
+    def _tell(self) -> None:
+        if self.progress is not None:
+            self.progress(self.num_answered, self.num_all)
 
 
-@hooks(name="tunery_progress", description="Reports each answer that has reached the log.")
-class _ProgressHooks(Hooks):
-    """The one instance that inspect keeps; what to call stands in the caller's context."""
+_collecting: ContextVar[_Samples | None] = ContextVar("_collecting", default=None)
+
+
+@hooks(name="tunery_samples", description="Hands each judged answer to who asked for it.")
+class _SampleHooks(Hooks):
+    """The one instance that inspect keeps; who asked stands in the caller's context."""
 
     def enabled(self) -> bool:
-        return _report.get() is not None
+        return _collecting.get() is not None
 
     async def on_sample_end(self, data: SampleEnd) -> None:
-        report = _report.get()
-        if report is not None and data.sample.error is None:
-            report()
+        samples = _collecting.get()
+        if samples is not None:
+            samples.add(data.eval_id, data.sample)
 
 
 @contextmanager
-def _reporting(progress: Progress | None, *, num_kept: int, num_samples: int) -> Iterator[None]:
-    num_done = num_kept
-
-    def report() -> None:
-        nonlocal num_done
-        num_done += 1
-        if progress is not None:
-            progress(num_done, num_samples)
-
-    if progress is not None:
-        progress(num_kept, num_samples)
-    token = _report.set(report)
+def _seldom_swept() -> Iterator[None]:
+    """Garbage is looked for less often: otherwise a sixth of the time goes into it."""
+    before = gc.get_threshold()
+    gc.set_threshold(50_000, 20, 100)
     try:
         yield
     finally:
-        _report.reset(token)
+        gc.set_threshold(*before)
 
 
-def _copy_for(task: Task, target: Target) -> Task:
-    """The task with the target's revision in its version, by which inspect tells runs apart."""
-    own = copy.copy(task)
-    own.version = f"{task.version}-{target.revision}" if target.revision else task.version
-    return own
+def _num_answers(task: Task) -> int:
+    return len(task.dataset) * (task.epochs or 1)
 
 
-def _count_kept_answers(log_dir: Path, task: Task) -> int:
-    """Answers to this very task in the newest log of `log_dir`; only progress depends on it."""
-    for info in list_eval_logs(str(log_dir), descending=True):
-        header = read_eval_log(info, header_only=True).eval
-        if (header.task, header.task_version) == (task.name, task.version):
-            summaries = read_eval_log_sample_summaries(info)
-            return sum(summary.error is None for summary in summaries)
-    return 0
-
-
-def _in_task_order(task: Task, samples: Sequence[EvalSample]) -> list[EvalSample]:
-    by_id = {sample.id: sample for sample in samples}
-    missing = [sample.id for sample in task.dataset if sample.id not in by_id]
-    assert not missing, f"the log says success, but has no answer to {missing[:3]}"
-    return [by_id[sample.id] for sample in task.dataset if sample.id is not None]
-
-
-def _read_answer(sample: EvalSample) -> Answer:
-    usage = sample.output.usage
-    (score,) = (sample.scores or {}).values()
-    return Answer(
-        id=str(sample.id),
-        question=_question_text(sample),
-        reference=sample.target if isinstance(sample.target, str) else sample.target[0],
-        answer=sample.output.completion,
-        correct=score.value == CORRECT,
-        prompt_tokens=_prompt_tokens(usage) if usage else None,
-        completion_tokens=usage.output_tokens if usage else None,
-        seconds=sample.output.time,
-    )
-
-
-def _prompt_tokens(usage: ModelUsage) -> int:
-    """All tokens of the prompt; inspect keeps those that came from the host's cache apart."""
-    cached = (usage.input_tokens_cache_read or 0) + (usage.input_tokens_cache_write or 0)
-    return usage.input_tokens + cached
-
-
-def _question_text(sample: EvalSample) -> str:
-    """The turns that were sent; the role stands before each where there is more than one."""
-    if isinstance(sample.input, str):
-        return sample.input
-    if len(sample.input) == 1:
-        return sample.input[0].text
-    return "\n\n".join(f"{message.role}: {message.text}" for message in sample.input)
-
-
-def _first_error(log: EvalLog) -> str | None:
-    failed = [sample for sample in log.samples or [] if sample.error is not None]
-    # A failed request's own words come first: the errors around it say that it was retried.
-    for event in (event for sample in failed for event in sample.events):
-        if isinstance(event, ModelEvent) and event.error:
-            return event.error
-    if log.error is not None:
-        return log.error.message
-    return next((sample.error.message for sample in failed if sample.error is not None), None)
-
-
-def _unanswered(target: Target, log: EvalLog) -> UserError:
-    text = (_first_error(log) or f"the run ended as {log.status}").strip()
-    # inspect puts the request before the host's words, which come last.
-    message = text.splitlines()[-1].strip()[:MAX_ERROR_CHARACTERS]
+def _unanswered(
+    target: Target, logs: Sequence[EvalLog], samples: _Samples, failure: str
+) -> UserError:
+    errors = samples.errors
+    stopped = [log.error.message for log in logs if log.error is not None]
+    first = failure or next(iter([*errors.values(), *stopped]), "the run was stopped")
+    # inspect puts the exception's name before some words and the request before others.
+    message = first.strip().splitlines()[-1].strip()[:MAX_ERROR_CHARACTERS]
     if target.api_key:
         message = message.replace(target.api_key, "[key]")
-    num_answered = sum(sample.error is None for sample in log.samples or [])
+    if failure:
+        what = f"did not answer: {message}"
+        remedy = "see that the address answers and knows the model, then run the same command "
+        remedy += f"again: the {samples.num_answered} answers so far are kept"
+    else:
+        num = f"{len(errors)} questions" if len(errors) > 1 else "1 question"
+        what = f"did not answer {num} (first: {next(iter(errors), '?')}): {message}"
+        remedy = "mend or remove what it refuses, then run the same command again: the "
+        remedy += f"{samples.num_answered} other answers are kept"
     return UserError(
-        f"{target.name} (model {target.model}) did not answer: {message}",
-        where=target.base_url,
-        remedy="see that the address answers and knows the model, then run the same command again: "
-        f"the {num_answered} answers so far are kept",
+        f"{target.name} (model {target.model}) {what}",
+        where=str(target.recording or target.base_url),
+        remedy=remedy,
     )

@@ -1,6 +1,6 @@
 """Keeps inspect inside the run directory: no files, settings or output of its own elsewhere.
 
-Left alone, `eval_set` keeps traces in the user's data folder, obeys `.env` files and INSPECT_*
+Left alone, it keeps traces in the user's data folder, obeys `.env` files and INSPECT_*
 variables (telemetry among them), installs itself as the process's log handler and prints.
 """
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from evals.asking import ask
 from evals.targets import Target
-from evals.tasks import build_task
-from tests.evals.conftest import chapter_rows
+from evals.tasks import build_inspect_task
+from tests.evals.conftest import chapter_task
 
 WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
@@ -39,12 +39,13 @@ def main() -> None:
     before = root.level, list(root.handlers)
     answers = ask(
         Target("variant", base_url, "variant", api_key="sk-secret"),
-        build_task(chapter_rows(0, int(num_questions)), name="chapters", max_tokens=8),
+        [build_inspect_task(chapter_task(0, int(num_questions)))],
         log_dir=Path(log_dir),
         max_connections=1,
         progress=lambda num_done, num_all: print(f"{num_done}/{num_all}", flush=True),
     )
-    print(f"correct {sum(answer.correct for answer in answers)}", flush=True)
+    num_correct = sum(answer.score == 1 for answer in answers["chapters"])
+    print(f"correct {num_correct}", flush=True)
     assert (root.level, root.handlers) == before, "the process's own logging was changed"
     Path(notes).write_text("\n".join(opened))
 

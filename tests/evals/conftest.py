@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +11,11 @@ import pytest
 
 from configs.schema import RunConfig
 from data.conversation import Conversation, question_and_answer
+from evals.asking import ask
+from evals.targets import Target
+from evals.task import Answer, EvaluationTask, Question
+from evals.tasks import build_inspect_task
+from tests.evals.loopback_host import LoopbackHost
 
 CHAPTERS = ("Circulatory", "Digestive", "Nervous", "Respiratory", "Skin")
 
@@ -34,6 +40,22 @@ def chapter_rows(start: int, count: int) -> list[Conversation]:
     ]
 
 
+def chapter_task(start: int, count: int, **changes: object) -> EvaluationTask:
+    """The same as questions of a task."""
+    questions = tuple(
+        Question(id=row.id, messages=row.messages[:1], reference=row.messages[1], cluster=row.id)
+        for row in chapter_rows(start, count)
+    )
+    plain = EvaluationTask(
+        name="chapters",
+        role="primary",
+        metric="normalized_match",
+        questions=questions,
+        max_tokens=8,
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
 def term_number(question: str) -> int:
     return int(question.split("term ")[1].split(".")[0])
 
@@ -47,6 +69,21 @@ def reply(model: str, messages: list[dict[str, str]]) -> str:
     if len(messages) > 1:
         return right if n % 4 == 0 else "Respiratory <b>system</b>"
     return f"It belongs to the {right} chapter."
+
+
+def ask_one(
+    host: LoopbackHost, task: EvaluationTask, folder: Path, *, at_once: int = 4, retries: int = 3
+) -> list[Answer]:
+    """A host's answers to one task, kept in `folder`."""
+    target = Target("mine", host.base_url, "variant", revision="aaaa")
+    answers = ask(
+        target,
+        [build_inspect_task(task)],
+        log_dir=folder,
+        max_connections=at_once,
+        max_retries=retries,
+    )
+    return answers[task.name]
 
 
 @pytest.fixture

@@ -4,21 +4,33 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import rich
+from inspect_ai.log import list_eval_logs, read_eval_log
 
 from configs.errors import UserError
-from data.conversation import Conversation, Message, question_and_answer
+from data.conversation import Message
 from evals.asking import ask
+from evals.kept_answers import FILE_NAME
 from evals.targets import Target
-from evals.tasks import build_task
-from tests.evals.conftest import chapter_rows, reply
+from evals.task import EvaluationTask, Question
+from evals.tasks import build_inspect_task
+from tests.evals.conftest import ask_one, chapter_task, reply
 from tests.evals.loopback_host import LoopbackHost, run_host
 
 ROOT = Path(__file__).parents[2]
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    },
+}
 
 
 @pytest.fixture
@@ -46,58 +58,97 @@ def start_asking(host: LoopbackHost, folder: Path, *, num_questions: int) -> sub
 
 
 def test_answers_carry_what_was_asked_and_answered(host: LoopbackHost, tmp_path: Path) -> None:
-    question = question_and_answer("Diagnosis: term 3. Which?", "Respiratory", id="a")
+    first_question = chapter_task(3, 1).questions[0]
     system = Message(role="system", content="Be brief.")
-    rows = [
-        question,
-        Conversation(id="b", messages=(system, *question.messages[:1], question.messages[1])),
-        question_and_answer("Diagnosis: term 20. Which?", "Circulatory", id="c"),
-    ]
-    target = Target("mine", host.base_url, "variant")
-    task = build_task(rows, name="t", max_tokens=8)
-    first, second, third = ask(target, task, log_dir=tmp_path, max_connections=2)
-    assert (first.id, first.question) == ("a", "Diagnosis: term 3. Which?")
-    assert (first.reference, first.answer) == ("Respiratory", " RESPIRATORY.\n")
-    assert first.correct
-    assert (first.prompt_tokens, first.completion_tokens) == (4, 1)
+    questions = (
+        first_question,
+        replace(first_question, id="b", messages=(system, *first_question.messages)),
+        chapter_task(20, 1).questions[0],
+    )
+    task = chapter_task(0, 0, questions=questions)
+    first, second, third = ask_one(host, task, tmp_path)
+    assert (first.id, first.epoch) == ("icd/3", 1)
+    assert first.question == "Diagnosis: term 3. Which chapter?"
+    assert (first.reference, first.text) == ("Respiratory", " RESPIRATORY.\n")
+    assert (first.score, first.label, first.stop_reason) == (1.0, "respiratory", "stop")
+    assert (first.prompt_tokens, first.completion_tokens) == (5, 1)
     assert first.seconds is not None
     assert 0 < first.seconds < 5
-    assert second.question == "system: Be brief.\n\nuser: Diagnosis: term 3. Which?"
-    assert (third.answer, third.correct) == ("Unknown", False)
+    assert second.question == "system: Be brief.\n\nuser: Diagnosis: term 3. Which chapter?"
+    assert (third.text, third.score) == ("Unknown", 0.0)
     sent = next(body for body in host.requests if len(body["messages"]) == 2)
     assert sent == {
         "model": "variant",
         "messages": [
             {"role": "system", "content": "Be brief."},
-            {"role": "user", "content": "Diagnosis: term 3. Which?"},
+            {"role": "user", "content": "Diagnosis: term 3. Which chapter?"},
         ],
         "temperature": 0.0,
         "max_tokens": 8,
     }
 
 
-def test_answers_keep_the_order_of_the_rows_whoever_is_first(tmp_path: Path) -> None:
-    def slow_first(model: str, messages: list[dict[str, str]]) -> str:
+def test_calls_of_tools_are_answers(tmp_path: Path) -> None:
+    def call_weather(question: str) -> dict[str, object]:
+        function = {"name": "weather", "arguments": '{"unit": "C",  "city": "Köln"}'}
+        call = {"id": "call_1", "type": "function", "function": function}
+        return {"content": None, "tool_calls": [call]}
+
+    question = Question(
+        id="q",
+        messages=(Message(role="user", content="How warm is Köln?"),),
+        reference=Message(role="assistant", content="", tool_calls=[]),
+        cluster="q",
+        tools=(WEATHER,),
+    )
+    task = chapter_task(0, 0, questions=(question,), metric="tool_call")
+    host = LoopbackHost(reply=reply, turn=call_weather, finish_reason=lambda question: "tool_calls")
+    with run_host(host):
+        (answer,) = ask_one(host, task, tmp_path)
+        (again,) = ask_one(host, task, tmp_path)
+    assert host.requests[0]["tools"] == [WEATHER]
+    assert len(host.requests) == 1
+    function = {"name": "weather", "arguments": '{"city":"Köln","unit":"C"}'}
+    assert [call["function"] for call in answer.tool_calls] == [function]
+    assert (answer.text, answer.stop_reason) == ("", "tool_calls")
+    assert again == answer
+
+
+def test_answers_keep_the_order_of_questions_and_epochs(tmp_path: Path) -> None:
+    def echo(model: str, messages: list[dict[str, str]]) -> str:
+        time.sleep(0.01 * (len(messages[-1]["content"]) % 3))
         return messages[-1]["content"]
 
-    rows = chapter_rows(0, 6)
-    with run_host(LoopbackHost(reply=slow_first, delay_seconds=0.05)) as host:
-        task = build_task(rows, name="t", max_tokens=8)
-        target = Target("mine", host.base_url, "variant")
-        answers = ask(target, task, log_dir=tmp_path, max_connections=3)
-    assert [answer.id for answer in answers] == [row.id for row in rows]
-    assert [answer.answer for answer in answers] == [row.messages[0]["content"] for row in rows]
-    assert host.most_at_once == 3
+    task = chapter_task(8, 4, num_epochs=2, temperature=0.7)
+    with run_host(LoopbackHost(reply=echo, delay_seconds=0.02)) as host:
+        answers = ask_one(host, task, tmp_path, at_once=3)
+    ids = [question.id for question in task.questions]
+    assert [(one.id, one.epoch) for one in answers] == [(id, e) for id in ids for e in (1, 2)]
+    assert all(answer.text == answer.question for answer in answers)
 
 
-def test_a_busy_host_is_asked_again_until_it_answers(tmp_path: Path) -> None:
-    rows = chapter_rows(0, 12)
-    with run_host(LoopbackHost(reply=reply, busy_every=4)) as host:
-        task = build_task(rows, name="t", max_tokens=8)
-        ask(Target("mine", host.base_url, "variant"), task, log_dir=tmp_path, max_connections=2)
-    assert set(host.answered.values()) == {1}
-    assert len(host.answered) == 12
-    assert len(host.requests) == 15
+def test_connections_are_full_and_never_more_over_all_tasks(tmp_path: Path) -> None:
+    tasks = [chapter_task(10 * n, count, name=f"t{n}") for n, count in enumerate((9, 1, 5, 5))]
+    seen = []
+    with run_host(LoopbackHost(reply=reply, delay_seconds=0.3)) as host:
+        answers = ask(
+            Target("mine", host.base_url, "variant"),
+            [build_inspect_task(task) for task in tasks],
+            log_dir=tmp_path,
+            max_connections=5,
+            progress=lambda *counts: seen.append(counts),
+        )
+    assert {name: len(found) for name, found in answers.items()} == {
+        "t0": 9,
+        "t1": 1,
+        "t2": 5,
+        "t3": 5,
+    }
+    assert host.most_at_once == 5
+    # Twenty questions in four rounds: a slot that is free is taken up by any task.
+    rounds = [host.arrived[n] - host.arrived[n - 5] for n in range(5, 20)]
+    assert max(rounds) < 0.6
+    assert seen == [(n, 20) for n in range(21)]
 
 
 def test_a_killed_run_asks_exactly_the_missing_questions(
@@ -117,20 +168,87 @@ def test_a_killed_run_asks_exactly_the_missing_questions(
     asking.stdout.close()
     assert seen == [f"{n}/12" for n in range(8)]
     assert sum(host.answered.values()) == 7
+    # As a kill in the middle of a write leaves it.
+    with (tmp_path / "logs" / FILE_NAME).open("ab") as file:
+        file.write(b'{"key": "00')
     host.hang_after = None
     resumed = start_asking(host, tmp_path, num_questions=12)
     output, _ = resumed.communicate(timeout=60)
     assert resumed.returncode == 0, output
-    assert output.split("\n")[:-1] == [*(f"{n}/12" for n in range(7, 13)), "correct 10"]
+    assert output.split("\n")[:-1] == [*(f"{n}/12" for n in range(13)), "correct 10"]
+    # A third run finds everything answered, and nothing glued to the cut line.
+    task = build_inspect_task(chapter_task(0, 12))
+    target = Target("variant", host.base_url, "variant")
+    again = ask(target, [task], log_dir=tmp_path / "logs", max_connections=1)
+    assert sum(answer.score == 1 for answer in again["chapters"]) == 10
     assert len(host.answered) == 12
     assert set(host.answered.values()) == {1}
-    # A third run finds everything answered.
-    num_requests = len(host.requests)
-    task = build_task(chapter_rows(0, 12), name="chapters", max_tokens=8)
-    target = Target("variant", "http://127.0.0.1:9/v1", "variant")
-    again = ask(target, task, log_dir=tmp_path / "logs", max_connections=1)
-    assert sum(answer.correct for answer in again) == 10
-    assert len(host.requests) == num_requests
+
+
+def test_more_questions_epochs_tasks_or_another_metric_ask_only_what_is_new(
+    host: LoopbackHost, tmp_path: Path
+) -> None:
+    def num_asked(*tasks: EvaluationTask, at_once: int = 4, revision: str = "aaaa") -> int:
+        before = len(host.requests)
+        target = Target("mine", host.base_url, "variant", revision=revision)
+        built = [build_inspect_task(task) for task in tasks]
+        answers = ask(target, built, log_dir=tmp_path, max_connections=at_once)
+        for task in tasks:
+            expected = [
+                (one.id, epoch) for one in task.questions for epoch in range(1, task.num_epochs + 1)
+            ]
+            assert [(one.id, one.epoch) for one in answers[task.name]] == expected
+        assert len(list_eval_logs(str(tmp_path))) == len(tasks)
+        return len(host.requests) - before
+
+    warm = chapter_task(0, 3, temperature=0.5)
+    assert num_asked(warm) == 3
+    assert num_asked(warm) == 0
+    assert num_asked(chapter_task(0, 8, temperature=0.5), at_once=2) == 5
+    assert num_asked(chapter_task(0, 8, temperature=0.5, num_epochs=2)) == 8
+    assert num_asked(warm, chapter_task(20, 2, name="more")) == 2
+    assert num_asked(replace(warm, metric="exact_match")) == 0
+    assert num_asked(replace(warm, name="renamed")) == 0
+    assert num_asked(replace(warm, temperature=0.6)) == 3
+    assert num_asked(replace(warm, max_tokens=9)) == 3
+    assert num_asked(warm, revision="bbbb") == 3
+    assert num_asked(warm) == 0
+    system = Message(role="system", content="Be brief.")
+    prompted = tuple(replace(one, messages=(system, *one.messages)) for one in warm.questions)
+    assert num_asked(replace(warm, questions=prompted)) == 3
+
+
+def test_the_metric_judges_kept_answers_anew(host: LoopbackHost, tmp_path: Path) -> None:
+    task = chapter_task(0, 3)
+    strict = ask_one(host, replace(task, metric="exact_match"), tmp_path)
+    kind = ask_one(host, task, tmp_path)
+    assert [one.score for one in strict] == [0, 0, 0]
+    assert [one.score for one in kind] == [0, 1, 1]
+    # Tokens and seconds are those of the request, not of looking the answer up.
+    assert [(one.prompt_tokens, one.completion_tokens, one.seconds) for one in kind] == [
+        (one.prompt_tokens, one.completion_tokens, one.seconds) for one in strict
+    ]
+    assert len(host.requests) == 3
+
+
+def test_without_a_revision_another_address_is_another_model(tmp_path: Path) -> None:
+    task = build_inspect_task(chapter_task(0, 2))
+    for _ in range(2):
+        with run_host(LoopbackHost(reply=reply)) as host:
+            target = Target("mine", host.base_url, "variant")
+            ask(target, [task], log_dir=tmp_path, max_connections=2)
+        assert len(host.requests) == 2
+
+
+def test_a_damaged_line_of_kept_answers_is_named(host: LoopbackHost, tmp_path: Path) -> None:
+    ask_one(host, chapter_task(0, 3), tmp_path)
+    file = tmp_path / FILE_NAME
+    lines = file.read_text().splitlines()
+    lines[1] = lines[1][:50]
+    file.write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError) as caught:
+        ask_one(host, chapter_task(0, 3), tmp_path)
+    assert caught.value.where == f"{file}, line 2"
 
 
 def test_nothing_is_written_or_sent_elsewhere(host: LoopbackHost, tmp_path: Path) -> None:
@@ -158,74 +276,21 @@ def test_nothing_is_written_or_sent_elsewhere(host: LoopbackHost, tmp_path: Path
     assert not any(b"sk-secret" in file.read_bytes() for file in kept)
 
 
-def test_other_questions_or_another_artefact_are_asked_afresh(
-    host: LoopbackHost, tmp_path: Path
-) -> None:
-    def run(target: Target, num_rows: int) -> int:
-        before = len(host.requests)
-        task = build_task(chapter_rows(0, num_rows), name="t", max_tokens=8)
-        assert len(ask(target, task, log_dir=tmp_path, max_connections=4)) == num_rows
-        return len(host.requests) - before
-
-    first = Target("mine", host.base_url, "variant", revision="aaaa")
-    assert run(first, 3) == 3
-    assert run(first, 3) == 0
-    assert run(first, 4) == 4
-    assert run(Target("mine", host.base_url, "variant", revision="bbbb"), 4) == 4
-    assert run(first, 3) == 0
+def test_the_log_shows_what_was_asked_and_by_whom(host: LoopbackHost, tmp_path: Path) -> None:
+    answers = ask_one(host, chapter_task(0, 3), tmp_path)
+    (info,) = list_eval_logs(str(tmp_path))
+    log = read_eval_log(info)
+    assert log.status == "success"
+    assert (log.eval.task, log.eval.model) == ("chapters", "tunery/variant")
+    assert log.eval.metadata == {"target": "mine", "revision": "aaaa"}
+    assert sorted(one.output.completion for one in log.samples or []) == sorted(
+        one.text for one in answers
+    )
 
 
-def test_a_host_that_fails_is_named_and_the_answers_are_kept(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    task = build_task(chapter_rows(0, 6), name="t", max_tokens=8)
-    with run_host(LoopbackHost(reply=reply, gone_after=4)) as host:
-        target = Target("the hosted model", host.base_url, "big", api_key="sk-secret")
-        with pytest.raises(UserError) as caught:
-            ask(target, task, log_dir=tmp_path, max_connections=1, max_retries=1)
-        assert "the hosted model (model big) did not answer" in caught.value.what
-        assert "the engine is gone" in caught.value.what
-        assert caught.value.where == host.base_url
-        assert "4 answers so far are kept" in (caught.value.remedy or "")
-        # inspect's own account of it, with a traceback, reaches neither screen nor log.
-        assert capfd.readouterr() == ("", "")
-        assert [record for record in caplog.records if record.name == "root"] == []
-        # Two requests for the fifth question: the first one and one retry.
-        assert len(host.requests) == 6
-        host.gone_after = None
-        answers = ask(target, task, log_dir=tmp_path, max_connections=1, max_retries=1)
-    assert len(answers) == 6
-    assert set(host.answered.values()) == {1}
-
-
-def test_a_prompt_beyond_the_context_is_an_error_and_no_answer(tmp_path: Path) -> None:
-    examples = chapter_rows(50, 2)
-    task = build_task(chapter_rows(0, 3), name="t", examples=examples, max_tokens=8)
-    with run_host(LoopbackHost(reply=reply, max_words=10)) as host:
-        target = Target("mine", host.base_url, "variant")
-        with pytest.raises(UserError, match="does not fit the model's context: maximum context"):
-            ask(target, task, log_dir=tmp_path, max_connections=2)
-        host.max_words = None
-        assert len(ask(target, task, log_dir=tmp_path, max_connections=2)) == 3
-
-
-def test_an_address_without_a_host_is_named(tmp_path: Path) -> None:
-    task = build_task(chapter_rows(0, 2), name="t", max_tokens=8)
+def test_nothing_to_ask_is_nothing_done(tmp_path: Path) -> None:
     target = Target("mine", "http://127.0.0.1:9/v1", "variant")
-    with pytest.raises(UserError, match="Connection error") as caught:
-        ask(target, task, log_dir=tmp_path, max_connections=1, max_retries=0)
-    assert caught.value.where == "http://127.0.0.1:9/v1"
-
-
-def test_a_wrong_key_is_an_error_that_does_not_show_it(tmp_path: Path) -> None:
-    task = build_task(chapter_rows(0, 2), name="t", max_tokens=8)
-    with run_host(LoopbackHost(reply=reply, key="sk-right")) as host:
-        target = Target("mine", host.base_url, "variant", api_key="sk-wrong")
-        with pytest.raises(UserError, match="invalid api key") as caught:
-            ask(target, task, log_dir=tmp_path, max_connections=1)
-        assert "sk-wrong" not in str(caught.value) + repr(target)
-        right = Target("mine", host.base_url, "variant", api_key="sk-right")
-        assert len(ask(right, task, log_dir=tmp_path, max_connections=1)) == 2
+    assert ask(target, [], log_dir=tmp_path / "logs", max_connections=1) == {}
 
 
 def test_the_process_is_left_as_it_was(
@@ -240,9 +305,7 @@ def test_the_process_is_left_as_it_was(
     (tmp_path / ".env").write_text("INSPECT_LOG_DIR=elsewhere\nFROM_DOTENV=1\n")
     root = logging.getLogger()
     before = dict(os.environ), list(root.handlers), root.level, list(root.filters)
-    task = build_task(chapter_rows(0, 2), name="t", max_tokens=8)
-    target = Target("mine", host.base_url, "variant")
-    ask(target, task, log_dir=tmp_path / "logs", max_connections=1)
+    ask_one(host, chapter_task(0, 2), tmp_path / "logs", at_once=1)
     assert (dict(os.environ), list(root.handlers), root.level, list(root.filters)) == before
     assert capsys.readouterr().out == ""
     rich.print("rich still prints")
@@ -257,13 +320,13 @@ from pathlib import Path
 from shutil import rmtree
 from evals.asking import ask
 from evals.targets import Target
-from evals.tasks import build_task
-from tests.evals.conftest import chapter_rows
+from evals.tasks import build_inspect_task
+from tests.evals.conftest import chapter_task
 
 for name in ("first", "second"):
-    task = build_task(chapter_rows(0, 2), name="t", max_tokens=8)
+    task = build_inspect_task(chapter_task(0, 2))
     folder = Path(sys.argv[2]) / name
-    ask(Target("mine", sys.argv[1], "variant"), task, log_dir=folder, max_connections=1)
+    ask(Target("mine", sys.argv[1], "variant"), [task], log_dir=folder, max_connections=1)
     rmtree(folder)
     # As every uvicorn server does that starts in the process: it closes all log files.
     logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})
