@@ -1,30 +1,29 @@
 """The result of an evaluation as `comparison.json` holds it; a function of the answers alone."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
-from configs.schema import EvaluationConfig
-from data.conversation import Conversation
-from evals.asking import Answer
-from evals.statistics import PairedComparison, Verdict, compare_paired, wilson_interval
-from evals.targets import Target
+from configs.evaluation_schema import MetricName, Role, Verdict
 
 ZERO_SHOT = "zero-shot"
 
 
 class PromptResult(TypedDict):
-    """How a model did with one prompt; score and interval (Wilson) are shares of 1.
+    """How a model did with one prompt on one task; score and interval are shares of 1.
 
-    Tokens are sums over all questions, None where the host does not report them.
+    num_correct: None where scores lie between 0 and 1; tokens: sums over all answers, None where
+    the host does not report them; seconds: of one request, median and 95th percentile, None where
+    unknown; num_cut: answers that ended at the token limit.
     """
 
     prompt: str
     score: float
     interval: list[float]
-    num_correct: int
+    num_correct: int | None
     prompt_tokens: int | None
     completion_tokens: int | None
+    median_seconds: float | None
+    p95_seconds: float | None
+    num_cut: int
 
 
 class SideResult(PromptResult):
@@ -40,153 +39,140 @@ class BaselineResult(SideResult):
     prompts: list[PromptResult]
 
 
+class CleanResult(TypedDict):
+    """The same comparison without the questions that the rows to train on give away."""
+
+    num_samples: int
+    baseline_score: float
+    variant_score: float
+    delta: float
+    interval: list[float]
+
+
+class JudgeResult(TypedDict):
+    """How the judge worked.
+
+    flip_rate: share of pairs whose verdict hung on the order (those count as ties); None for a
+    rubric; length_difference: variant's mean answer length over the baseline's, in characters,
+    minus 1; num_unreadable: judgements without a verdict, which count as ties or 0; facts and
+    warnings: the same in sentences, and why to doubt it, once the task has a result.
+    """
+
+    model: str
+    flip_rate: float | None
+    length_difference: float
+    num_unreadable: int
+    facts: NotRequired[list[str]]
+    warnings: NotRequired[list[str]]
+
+
+class NonInferiorityResult(TypedDict):
+    """One-sided: passed where `lower_bound` of the difference lies above minus `margin`."""
+
+    margin: float
+    lower_bound: float
+    passed: bool
+
+
 class TaskResult(TypedDict):
-    """One task; delta, ci95, effect and margin are shares of 1, ci95 with `confidence`."""
+    """One task; delta, interval, effects and margin are shares of 1.
+
+    adjusted_p_value: Holm's over the primary tasks, Benjamini and Hochberg's over the exploratory
+    and over the guard tasks; verdict: by the adjusted one; num_samples_to_settle: questions with
+    which a difference as large as that seen would be found with 80 % power, None where the verdict
+    stands or nothing was seen; num_answers_changed: of those to the same messages (zero-shot).
+    """
 
     name: str
+    role: Role
+    metric: MetricName
+    metric_title: str
+    licence: str
     num_samples: int
+    num_clusters: int
+    num_epochs: int
     baseline: BaselineResult
     variant: SideResult
     delta: float
-    ci95: list[float]
+    interval: list[float]
+    standard_error: float
     p_value: float
+    adjusted_p_value: float
     minimum_detectable_effect: float
+    num_samples_to_settle: int | None
     verdict: Verdict
-    confidence: float
-    equivalence_margin: float
     num_won: int
     num_lost: int
     num_tied: int
     num_answers_changed: int
+    num_known: int
+    clean: CleanResult | None
+    non_inferiority: NonInferiorityResult | None
+    judge: JudgeResult | None
     interval_method: str
     test_method: str
 
 
-class ComparisonResult(TypedDict):
-    """The whole file; `verdict` is the task's."""
+class GuardResult(TypedDict):
+    """Variant against its own base over all guard tasks, each with the same weight."""
 
-    tasks: list[TaskResult]
-    verdict: Verdict
+    base_score: float
+    variant_score: float
+    delta: float
+    non_inferiority: NonInferiorityResult
+    worse_tasks: list[str]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """All answers, each list in the order of the questions.
+class NotAsked(TypedDict):
+    """A task that could not be asked, and why."""
 
-    baseline: by prompt, zero-shot first; variant: zero-shot; examples: those of the other prompt.
+    name: str
+    why: str
+
+
+class SideCost(TypedDict):
+    """What the answers of one side took; cost: None without a price, or for a machine of one's own.
+
+    per_request: cost of one mean request of the domain's tasks.
     """
 
-    baseline: Mapping[str, Sequence[Answer]]
-    variant: Sequence[Answer]
-    examples: Sequence[Conversation]
-
-    @property
-    def better_prompt(self) -> str:
-        """The prompt with which the baseline got more right; in a tie the one with examples."""
-        prompts = list(self.baseline)[::-1]
-        return max(prompts, key=lambda prompt: _num_correct(self.baseline[prompt]))
-
-
-def count_changed_answers(baseline: Sequence[Answer], variant: Sequence[Answer]) -> int:
-    """Answers that differ, to the letter, when both sides see the same messages."""
-    pairs = zip(baseline, variant, strict=True)
-    return sum(theirs.answer != ours.answer for theirs, ours in pairs)
+    name: str
+    num_requests: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    median_seconds: float | None
+    p95_seconds: float | None
+    cost: float | None
+    per_request: float | None
+    currency: str | None
 
 
-def name_prompt(num_examples: int) -> str:
-    """How files and reports call a prompt with that many worked examples."""
-    if num_examples == 0:
-        return ZERO_SHOT
-    return "1 example" if num_examples == 1 else f"{num_examples} examples"
+class CostResult(TypedDict):
+    """What asking cost, and from how many requests a month on one's own machine is cheaper.
+
+    own_per_month and break_even_requests: None where evaluation.own_cost or a price is not given;
+    own_capacity_requests: requests that the variant answers in a month at its measured mean
+    latency, one after another.
+    """
+
+    sides: list[SideCost]
+    own_per_month: float | None
+    break_even_requests: int | None
+    own_capacity_requests: int | None
+    currency: str | None
 
 
-def build_result(
-    evidence: Evidence, *, settings: EvaluationConfig, baseline: Target, variant: Target
-) -> ComparisonResult:
-    """Compare the variant with the baseline's better prompt, question by question."""
-    prompt = evidence.better_prompt
-    paired = compare_paired(
-        [answer.correct for answer in evidence.baseline[prompt]],
-        [answer.correct for answer in evidence.variant],
-        confidence=settings.confidence,
-        num_resamples=settings.num_resamples,
-        seed=settings.seed,
-        margin=settings.equivalence_margin,
-    )
-    prompts = {
-        name: _prompt_result(name, answers, confidence=settings.confidence)
-        for name, answers in evidence.baseline.items()
-    }
-    task = _task_result(
-        paired,
-        name=settings.task,
-        baseline=BaselineResult(
-            **prompts[prompt],
-            model=baseline.model,
-            name=baseline.name,
-            prompts=list(prompts.values()),
-        ),
-        variant=SideResult(
-            **_prompt_result(ZERO_SHOT, evidence.variant, confidence=settings.confidence),
-            model=variant.model,
-            name=variant.name,
-        ),
-        num_answers_changed=count_changed_answers(evidence.baseline[ZERO_SHOT], evidence.variant),
-    )
-    return ComparisonResult(tasks=[task], verdict=task["verdict"])
+class ComparisonResult(TypedDict):
+    """The whole file; reasons: the rule's steps in words, each ending in what it decided."""
 
-
-def _task_result(
-    paired: PairedComparison,
-    *,
-    name: str,
-    baseline: BaselineResult,
-    variant: SideResult,
-    num_answers_changed: int,
-) -> TaskResult:
-    return TaskResult(
-        name=name,
-        num_samples=paired.num_pairs,
-        baseline=baseline,
-        variant=variant,
-        delta=_rounded(paired.delta),
-        ci95=[_rounded(bound) for bound in paired.interval],
-        p_value=float(f"{paired.p_value:.6g}"),
-        minimum_detectable_effect=_rounded(paired.minimum_detectable_effect),
-        verdict=paired.verdict,
-        confidence=paired.confidence,
-        equivalence_margin=paired.margin,
-        num_won=paired.num_won,
-        num_lost=paired.num_lost,
-        num_tied=paired.num_tied,
-        num_answers_changed=num_answers_changed,
-        interval_method=paired.interval_method,
-        test_method=paired.test_method,
-    )
-
-
-def _prompt_result(prompt: str, answers: Sequence[Answer], *, confidence: float) -> PromptResult:
-    num_correct = _num_correct(answers)
-    interval = wilson_interval(num_correct, len(answers), confidence=confidence)
-    return PromptResult(
-        prompt=prompt,
-        score=_rounded(num_correct / len(answers)),
-        interval=[_rounded(bound) for bound in interval],
-        num_correct=num_correct,
-        prompt_tokens=_total([answer.prompt_tokens for answer in answers]),
-        completion_tokens=_total([answer.completion_tokens for answer in answers]),
-    )
-
-
-def _num_correct(answers: Sequence[Answer]) -> int:
-    return sum(answer.correct for answer in answers)
-
-
-def _total(counts: Sequence[int | None]) -> int | None:
-    known = [count for count in counts if count is not None]
-    return sum(known) if len(known) == len(counts) else None
-
-
-def _rounded(share: float) -> float:
-    # Adding zero turns a rounded -0.0 into 0.0.
-    return round(share, 6) + 0.0
+    run: str
+    verdict: Verdict
+    promote: bool
+    reasons: list[str]
+    tasks: list[TaskResult]
+    guard: GuardResult | None
+    not_asked: list[NotAsked]
+    cost: CostResult
+    confidence: float
+    equivalence_margin: float
+    promote_on: list[Verdict]
