@@ -14,12 +14,13 @@ import typer
 from serve.access.key_commands import key_commands
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rich.console import Console
 
     from configs.run_directory import RunDirectory, StageName, StageResult
     from configs.schema import RunConfig
+    from evals.stage import ServeSide
 
 app = typer.Typer(
     help="From domain data to a model of your own: prepare, train, merge, serve, evaluate.",
@@ -36,6 +37,8 @@ TargetArgument = Annotated[
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of the run directories.")]
 RUNS = Path("runs")
 SERVER_START_SECONDS = 300.0
+# As for a test that fails; 1 is an error, 2 a wrong call.
+NOT_PROMOTED_STATUS = 3
 
 
 @app.command()
@@ -46,7 +49,7 @@ def run(target: TargetArgument, runs: RunsOption = RUNS) -> None:
 
     console = _console()
     directory, config = _open_or_create(target, runs)
-    if config.evaluation.baseline.kind == "hosted":
+    if config.evaluation.baseline.kind == "hosted" and config.evaluation.baseline.api_key_env:
         from configs.secrets import read_key
 
         # Better now than after hours of training.
@@ -115,13 +118,64 @@ def merge(target: TargetArgument, runs: RunsOption = RUNS) -> None:
 
 
 @app.command()
-def evaluate(target: TargetArgument, runs: RunsOption = RUNS) -> None:
+def evaluate(
+    targets: Annotated[
+        list[str],
+        typer.Argument(metavar="CONFIG|RUN...", help="The run; two of them with --compare."),
+    ],
+    runs: RunsOption = RUNS,
+    limit: Annotated[
+        int | None,
+        typer.Option(help="A pilot: ask so many questions a task, and tell what all take.", min=2),
+    ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(help="Ask the hosted side alone and keep its answers in this file."),
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Hold the second run's variant against the first's.")
+    ] = False,
+    gate: Annotated[
+        bool,
+        typer.Option("--gate", help=f"End with status {NOT_PROMOTED_STATUS} unless promoted."),
+    ] = False,
+) -> None:
     """The served variant against its baseline on held-out rows: a verdict and a report."""
-    from evals.table import print_comparison
+    if len(targets) != (2 if compare else 1):
+        raise typer.BadParameter("--compare takes two runs, everything else one")
+    if sum((limit is not None, record is not None, compare)) > 1:
+        raise typer.BadParameter("--limit, --record and --compare are for one each")
+    if gate and record is not None:
+        raise typer.BadParameter("--gate needs a verdict, and --record comes to none")
+    console = _console()
+    opened = [_open_or_create(target, runs) for target in targets]
+    directory, config = opened[0]
+    if record is not None:
+        from evals.stage import record_baseline
 
-    _run_one_stage("evaluate", target, runs)
-    directory, _ = _open_or_create(target, runs)
-    print_comparison(directory.path / "evals" / "comparison.json", _console())
+        with directory.lock():
+            num_answers = record_baseline(directory, config, file=record, console=console)
+        console.print(f"{num_answers:,} answers kept in {record}", markup=False, soft_wrap=True)
+        return
+    if compare:
+        from evals.stage import compare_runs
+
+        result = compare_runs(directory, opened[1][0], console=console)
+    elif limit is not None:
+        from evals.stage import run_pilot
+
+        serve_side = _serve_side(directory, config)
+        with directory.lock():
+            result = run_pilot(
+                directory, config, limit=limit, serve_side=serve_side, console=console
+            )
+    else:
+        from evals.table import print_comparison
+
+        _run_stages(directory, config, ["evaluate"], console)
+        result = print_comparison(directory.path / "evals" / "comparison.json", console)
+    if gate and not result["promote"]:
+        raise typer.Exit(NOT_PROMOTED_STATUS)
 
 
 @app.command()
@@ -249,7 +303,10 @@ def _prepare(directory: "RunDirectory", config: "RunConfig", console: "Console")
         "prepare",
         settings={
             "data": config.data.model_dump(mode="json"),
-            "source_files": data_fingerprint(config.data),
+            "source_files": data_fingerprint(config),
+            "evaluation_sources": [
+                one.model_dump(mode="json") for one in config.evaluation_sources
+            ],
             "model": config.model.model_dump(mode="json"),
             "model_files": model_fingerprint(config.model),
         },
@@ -341,7 +398,7 @@ def _merge(directory: "RunDirectory", config: "RunConfig", console: "Console") -
                 folder_fingerprint(one.path) for one in config.merge.further_adapters
             ],
             "quantization": config.train.quantization,
-            "baseline": config.evaluation.baseline.kind,
+            "with_base": config.needs_base,
         },
         after=["prepare", "train"],
         outputs=[
@@ -357,6 +414,13 @@ def _merge(directory: "RunDirectory", config: "RunConfig", console: "Console") -
 def _evaluate(directory: "RunDirectory", config: "RunConfig", console: "Console") -> "StageResult":
     from configs.run_directory import run_stage
 
+    def work(resume: bool) -> dict[str, Any]:
+        from evals.stage import evaluate_run
+
+        return evaluate_run(
+            directory, config, serve_side=_serve_side(directory, config), console=console
+        )
+
     return run_stage(
         directory,
         "evaluate",
@@ -364,83 +428,53 @@ def _evaluate(directory: "RunDirectory", config: "RunConfig", console: "Console"
             "name": config.name,
             "model": config.model.name,
             "evaluation": config.evaluation.model_dump(mode="json"),
+            "recording": _recording_fingerprint(config),
+            "engine": config.serve.engine.model_dump(mode="json"),
             "context_length": config.serve.context_length,
             "num_slots": config.serve.num_slots,
         },
         after=["prepare", "merge"],
-        outputs=["evals/comparison.json", "evals/report.html"],
+        outputs=["evals/comparison.json", "evals/report.html", "evals/report.md"],
         seed=config.evaluation.seed,
-        work=lambda resume: _compare_served(directory, config, resume=resume, console=console),
+        work=work,
     )
 
 
-def _compare_served(
-    directory: "RunDirectory", config: "RunConfig", *, resume: bool, console: "Console"
-) -> dict[str, Any]:
-    """Serve both sides as users are served, ask them, and return facts for the manifest."""
-    import shutil
-    from contextlib import ExitStack
+def _recording_fingerprint(config: "RunConfig") -> str:
+    """What changes with the recorded baseline's content; empty where there is none."""
+    from configs.evaluation_schema import RecordedBaseline
+    from data.fingerprint import file_sha256
 
-    from configs.schema import HostedBaseline
-    from configs.secrets import read_key
-    from evals.compare import evaluate as compare
-    from evals.progress import asking_bar
+    baseline = config.evaluation.baseline
+    return file_sha256(baseline.path) if isinstance(baseline, RecordedBaseline) else ""
+
+
+def _serve_side(directory: "RunDirectory", config: "RunConfig") -> "ServeSide":
+    """How the evaluation has the base or the variant served: as users are."""
+    from contextlib import contextmanager
+
     from evals.targets import Target
     from serve.of_runs import as_measured, settings_of_run
     from serve.process import start_interface
 
-    folder = directory.path / "evals"
-    if not resume:
-        shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(exist_ok=True)
     hashes = directory.finished("merge")["outputs"]
-    with ExitStack() as servers:
 
-        def serve_target(*, base: bool) -> Target:
-            checkpoint = _vllm_base(config)
-            settings = as_measured(
-                settings_of_run((directory, config), base=base, checkpoint=checkpoint)
-            )
-            [served] = settings.variants
-            assert served.artefact is not None, "it is no adapter"
-            log = folder / f"server-{served.artefact.stem}.log"
-            server = servers.enter_context(
-                start_interface(settings, timeout_s=SERVER_START_SECONDS, log=log)
-            )
-            made_here = served.artefact.is_relative_to(directory.path)
-            place = str(served.artefact.relative_to(directory.path)) if made_here else ""
-            revision = hashes[place]["sha256"] if made_here else ""
+    @contextmanager
+    def serve(base: bool) -> "Iterator[Target]":
+        checkpoint = _vllm_base(config)
+        run = (directory, config)
+        settings = as_measured(settings_of_run(run, base=base, checkpoint=checkpoint))
+        [served] = settings.variants
+        assert served.artefact is not None, "it is no adapter"
+        log = directory.path / "evals" / f"server-{served.artefact.stem}.log"
+        made_here = served.artefact.is_relative_to(directory.path)
+        place = str(served.artefact.relative_to(directory.path)) if made_here else ""
+        revision = hashes[place]["sha256"] if made_here else ""
+        with start_interface(settings, timeout_s=SERVER_START_SECONDS, log=log) as server:
             url = f"{server.url}/v1"
-            return Target(name=served.name, base_url=url, model=served.name, revision=revision)
+            yield Target(name=served.name, base_url=url, model=served.name, revision=revision)
 
-        variant = serve_target(base=False)
-        baseline_config = config.evaluation.baseline
-        if isinstance(baseline_config, HostedBaseline):
-            baseline = Target(
-                name=baseline_config.model,
-                base_url=baseline_config.base_url,
-                model=baseline_config.model,
-                api_key=read_key(baseline_config.api_key_env),
-            )
-        else:
-            baseline = serve_target(base=True)
-        with asking_bar(console) as progress:
-            result = compare(
-                config=config,
-                variant=variant,
-                baseline=baseline,
-                test_file=directory.path / "data" / "test.parquet",
-                train_file=directory.path / "data" / "train.parquet",
-                folder=folder,
-                progress=progress,
-            )
-    task = result["tasks"][0]
-    return {
-        "verdict": result["verdict"],
-        "num_samples": task["num_samples"],
-        "baseline_score": task["baseline"]["score"],
-        "variant_score": task["variant"]["score"],
-    }
+    return serve
 
 
 def _vllm_base(config: "RunConfig") -> Path | None:

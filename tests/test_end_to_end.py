@@ -41,6 +41,7 @@ evaluation:
   num_samples: 12
   num_examples: 2
   max_tokens: 16
+  guard: {{num_samples: 3, max_tokens: 16}}
 """
     )
     return file
@@ -91,14 +92,17 @@ def test_comparison_has_the_fields_that_others_read(
 ) -> None:
     comparison = json.loads((runs / "end-to-end" / "evals" / "comparison.json").read_text())
     assert comparison["verdict"] in {"better", "worse", "equivalent", "inconclusive"}
-    (task,) = comparison["tasks"]
+    task, *guards = comparison["tasks"]
+    assert [guard["name"] for guard in guards] == ["Instructions", "Languages"]
+    assert comparison["guard"]["non_inferiority"]["margin"] == 0.05
+    assert isinstance(comparison["promote"], bool)
     assert task["num_samples"] == 12
     assert task["variant"]["model"] == "end-to-end"
     assert 0 <= task["baseline"]["score"] <= 1
     # All three are rounded to six places.
     difference = task["variant"]["score"] - task["baseline"]["score"]
     assert task["delta"] == pytest.approx(difference, abs=2e-6)
-    low, high = task["ci95"]
+    low, high = task["interval"]
     assert low <= task["delta"] <= high
     assert {"p_value", "minimum_detectable_effect", "verdict", "name"} <= task.keys()
 
