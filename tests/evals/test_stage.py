@@ -159,8 +159,9 @@ def test_an_adapter_that_does_nothing_is_told(runs: Runs, host: LoopbackHost) ->
 def test_a_failed_evaluation_leaves_no_earlier_verdict(runs: Runs, host: LoopbackHost) -> None:
     run = runs.make()
     runs.evaluate(run)
-    host.gone_after = 0
-    with pytest.raises(UserError):
+    # Refused at once, where a host that is gone would be waited for.
+    host.key = "another"
+    with pytest.raises(UserError, match="key"):
         runs.evaluate(runs.make(max_tokens=9))
     assert not (run.path / "evals/comparison.json").exists()
     assert not (run.path / "evals/report.html").exists()
@@ -316,6 +317,16 @@ def test_a_pilot_tells_what_all_take_and_its_answers_are_taken_up(
     assert host.answered.total() == 30 + 1
     runs.evaluate(run)
     assert host.answered.total() == 120 + 2
+
+
+def test_a_pilot_tells_of_a_whole_that_is_not_allowed(runs: Runs, host: LoopbackHost) -> None:
+    run = runs.make(baseline=hosted(host, price=PRICE, max_cost=0.003))
+    config = run.load_config()
+    side = runs.serve_side(run)
+    result = run_pilot(run, config, limit=5, serve_side=side, console=CONSOLE)
+    assert result["tasks"][0]["num_samples"] == 5
+    with pytest.raises(UserError, match="nothing was asked"):
+        runs.evaluate(run)
 
 
 def test_a_judge_decides_what_no_program_can(runs: Runs, host: LoopbackHost) -> None:

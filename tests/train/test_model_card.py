@@ -21,6 +21,7 @@ from configs.errors import UserError
 from configs.run_directory import RunDirectory, StageRecord, create_run
 from configs.schema import HubModel, RunConfig
 from evals.build_result import build_result
+from evals.evidence import TaskEvidence
 from evals.gather import Gathered
 from tests.data.preparing import PrepareRows, questions
 from tests.evals.report.factories import build_evidence
@@ -98,18 +99,24 @@ def write_merge(
     run.write_record("merge", done(after=["train"], made="of merge", **facts))
 
 
-def evaluate(run: RunDirectory) -> None:
+def evaluate(run: RunDirectory, *, guard: Sequence[TaskEvidence] | None = None) -> None:
     """Leave what the evaluate stage leaves: 20 of 30 right, of the baseline 5."""
     config = run.load_config()
+    outside = [build_guard("Formats", 30, (12, 9))] if guard is None else guard
     evidence = [
         build_evidence("a task", num=30, right=(5, 20), sides=(f"Base {HOSTILE}", config.name)),
-        build_evidence("Formats", num=30, role="guard", metric="checks", right=(12, 9)),
+        *outside,
     ]
     found = Gathered(tasks=[one.task for one in evidence], evidence=evidence)
     result = build_result(found, config=config)
-    (run.path / "evals").mkdir()
+    (run.path / "evals").mkdir(exist_ok=True)
     (run.path / "evals" / "comparison.json").write_text(json.dumps(result))
     run.write_record("evaluate", done(after=["prepare", "merge"], verdict=result["verdict"]))
+
+
+def build_guard(name: str, num: int, right: tuple[int, int]) -> TaskEvidence:
+    """Questions outside the domain, so many right of the base's and of the variant's answers."""
+    return build_evidence(name, num=num, role="guard", metric="checks", right=right)
 
 
 def read(run: RunDirectory) -> str:
@@ -182,6 +189,35 @@ def test_scores_come_with_interval_and_verdict_once_there_are_any(run: RunDirect
         ["4 examples", "16.7 %", "7.3 to 33.6 %"],
     ]
     assert "better prompt: +50.0 points, 95 % interval +" in text
+
+
+def test_what_the_adapter_has_cost_elsewhere_stands_in_a_table_of_its_own(
+    run: RunDirectory,
+) -> None:
+    evaluate(
+        run, guard=[build_guard("Formats", 30, (12, 9)), build_guard(HOSTILE, 1200, (600, 600))]
+    )
+    text = read(run)
+    first, second, mean = table_rows(text, "task")
+    minus = "\N{MINUS SIGN}"
+    assert first == ["Formats", "30", "40.0 %", "30.0 %", f"{minus}10.0"]
+    assert second[1:] == ["1,200", "50.0 %", "50.0 %", "+0.0"]
+    assert mean == ["mean", "", "45.0 %", "40.0 %", f"{minus}5.0"]
+    assert re.search(rf"\(lower bound of the difference {minus}\d\d\.\d points; that it", text)
+    assert "that it holds is not shown within 5 points" in text
+    # Its rows are no score of the domain.
+    assert len(table_rows(text, "model")) == 3
+
+
+def test_a_guard_set_that_holds_is_said_to_and_one_that_was_not_asked_is_not_mentioned(
+    run: RunDirectory,
+) -> None:
+    evaluate(run, guard=[build_guard("Formats", 400, (400, 400))])
+    text = read(run)
+    assert "it holds within 5 points" in text
+    assert "is not shown" not in text
+    evaluate(run, guard=[])
+    assert "Outside its domain" not in read(run)
 
 
 def test_scores_of_an_evaluation_that_is_not_done_are_not_told(run: RunDirectory) -> None:

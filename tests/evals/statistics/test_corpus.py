@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
+from scipy.stats import t
 
 from evals.metrics.labels import LabelCounts, count_labels, macro_f1
 from evals.statistics.comparison import PairedComparison
-from evals.statistics.corpus import compare_macro_f1
+from evals.statistics.corpus import compare_macro_f1, macro_f1_interval
 
 NAMES = ("a", "b", "c")
 
@@ -130,3 +131,63 @@ def test_other_labels_or_numbers_of_questions_are_refused() -> None:
     single = counts(["a"], ["a"])
     with pytest.raises(ValueError, match="two questions"):
         compare_macro_f1(single, single, **options)  # type: ignore[arg-type]
+
+
+# One side's interval.
+
+
+def score(truth: list[str], given: list[str]) -> float:
+    side = counts(truth, given)
+    kinds = (side.true_positives, side.false_positives, side.false_negatives)
+    return float(macro_f1(*(kind.sum(axis=0) for kind in kinds)))
+
+
+def test_a_sides_interval_is_students_around_its_score_with_the_jackknifes_spread() -> None:
+    rng = np.random.default_rng(6)
+    truth = labels(40, rng)
+    given = answers(truth, 0.6, rng)
+    without = np.array(
+        [score(truth[:n] + truth[n + 1 :], given[:n] + given[n + 1 :]) for n in range(40)]
+    )
+    spread = np.sqrt(39 / 40 * ((without - without.mean()) ** 2).sum())
+    for confidence in (0.95, 0.8):
+        reach = t.ppf((1 + confidence) / 2, 39) * spread
+        low, high = macro_f1_interval(counts(truth, given), confidence=confidence)
+        assert low == pytest.approx(score(truth, given) - reach)
+        assert high == pytest.approx(score(truth, given) + reach)
+
+
+def test_copies_of_a_question_do_not_narrow_a_sides_interval() -> None:
+    rng = np.random.default_rng(7)
+    truth = labels(60, rng)
+    given = answers(truth, 0.7, rng)
+    copied = [[label for label in side for _ in range(4)] for side in (truth, given)]
+    groups = [str(row // 4) for row in range(240)]
+    alone = macro_f1_interval(counts(truth, given), confidence=0.95)
+    clustered = macro_f1_interval(counts(*copied), clusters=groups, confidence=0.95)
+    assert clustered == pytest.approx(alone)
+    assert macro_f1_interval(counts(*copied), confidence=0.95)[0] > alone[0] + 0.02
+
+
+def test_a_sides_interval_stays_between_nought_and_one() -> None:
+    truth = list("aaaabbbbcccc")
+    low, high = macro_f1_interval(counts(truth, [*truth[:-1], "a"]), confidence=0.95)
+    assert 0 < low < high == 1.0
+    low, high = macro_f1_interval(counts(truth, ["a", *"ccccccccaaa"]), confidence=0.95)
+    assert 0.0 == low < high < 1
+
+
+def test_a_sides_interval_holds_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(8)
+
+    def draw(num: int) -> tuple[list[str], list[str]]:
+        truth = [str(label) for label in rng.choice(NAMES, num, p=[0.5, 0.3, 0.2])]
+        return truth, answers(truth, 0.7, rng)
+
+    target = score(*draw(40_000))
+    num_held = 0
+    for _ in range(300):
+        low, high = macro_f1_interval(counts(*draw(80)), confidence=0.9)
+        num_held += low <= target <= high
+    # 90 %, give or take three standard errors.
+    assert 0.848 < num_held / 300 < 0.952
