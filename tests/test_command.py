@@ -8,6 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+import tunery as main_module
+from configs.load import load_config
+from configs.run_directory import StageRecord, create_run
+from tests.evals.report import factories
 
 ROOT = Path(__file__).parent.parent
 
@@ -148,6 +155,82 @@ def test_prepare_then_train_then_skip(config_file: Path, tmp_path: Path) -> None
     status = tunery("status", *runs).stdout
     assert "tiny" in status
     assert "done" in status
+
+
+# The evaluation.
+
+
+def evaluated(config_file: Path, runs: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> Path:
+    """A run whose evaluation is finished and has come to the result that `name` builds."""
+    result, _ = getattr(factories, name)()
+    config = load_config(config_file)
+    run = create_run(config, runs)
+    for stage in ("prepare", "merge"):
+        run.write_record(stage, StageRecord(state="done", outputs={}, outputs_sha256=stage))
+
+    def leave_result(*_: object, **__: object) -> dict[str, object]:
+        (run.path / "evals").mkdir()
+        for file in ("comparison.json", "report.html", "report.md"):
+            (run.path / "evals" / file).write_text(json.dumps(result))
+        own = result["tasks"][0]
+        return {
+            "verdict": result["verdict"],
+            "promote": result["promote"],
+            "num_samples": own["num_samples"],
+        }
+
+    monkeypatch.setattr("evals.stage.evaluate_run", leave_result)
+    assert not main_module._evaluate(run, config, Console(quiet=True)).skipped
+    return run.path
+
+
+@pytest.mark.parametrize(("name", "status"), [("minimal", 0), ("realistic", 3)])
+def test_the_gate_tells_a_pipeline_whether_to_promote(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, status: int
+) -> None:
+    runs = tmp_path / "runs"
+    evaluated(config_file, runs, monkeypatch, name)
+    plain = tunery("evaluate", str(config_file), "--runs", str(runs))
+    gated = tunery("evaluate", "tiny", "--gate", "--runs", str(runs))
+    for result in (plain, gated):
+        assert result.stderr == ""
+        assert "unchanged, skipped" in result.stdout
+        told = "verdict  better: do not promote" if status else "verdict  better: promote"
+        assert told in result.stdout
+    assert (plain.returncode, gated.returncode) == (0, status)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["one", "two"], "--compare takes two runs"),
+        (["one", "--compare"], "--compare takes two runs"),
+        (["one", "--record", "x", "--limit", "5"], "are for one each"),
+        (["one", "two", "--compare", "--limit", "5"], "are for one each"),
+        (["one", "two", "--compare", "--record", "x"], "are for one each"),
+        (["one", "--record", "x", "--gate"], "--gate needs a verdict"),
+        (["one", "--limit", "1"], "--limit"),
+    ],
+)
+def test_options_of_the_evaluation_that_exclude_each_other_are_told(
+    arguments: list[str], told: str
+) -> None:
+    result = CliRunner().invoke(main_module.app, ["evaluate", *arguments])
+    assert result.exit_code == 2
+    assert told in result.output
+
+
+def test_only_a_hosted_baseline_is_recorded(config_file: Path, tmp_path: Path) -> None:
+    file = tmp_path / "kept.jsonl"
+    runs = str(tmp_path / "runs")
+    result = tunery("evaluate", str(config_file), "--record", str(file), "--runs", runs)
+    assert_told(result, "only a hosted baseline can be recorded", "kind base")
+    assert not file.exists()
+
+
+def test_a_pilot_needs_what_is_served(config_file: Path, tmp_path: Path) -> None:
+    result = tunery("evaluate", str(config_file), "--limit", "5", "--runs", str(tmp_path / "runs"))
+    assert_told(result, "stage merge has not finished", "tunery merge")
 
 
 def test_full_disk_is_a_message(config_file: Path, tmp_path: Path) -> None:
