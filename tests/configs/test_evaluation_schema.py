@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from ruamel.yaml import YAML
 
 from configs.evaluation_schema import EvaluationConfig, HostedBaseline, RecordedBaseline
 from configs.schema import RunConfig
@@ -119,8 +120,6 @@ def test_further_tasks_decide_unless_they_only_inform() -> None:
 def test_the_base_is_asked_as_baseline_or_for_the_guard_sets(
     baseline: dict[str, object], sets: list[str], needed: bool
 ) -> None:
-    import yaml
-
-    written = yaml.safe_load(MINIMAL)
+    written = YAML(typ="safe").load(MINIMAL)
     written["evaluation"] |= {"baseline": baseline, "guard": {"sets": sets}}
     assert RunConfig.model_validate(written).needs_base is needed
