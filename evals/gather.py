@@ -155,10 +155,9 @@ class Gathering:
         with opened as target:
             if side != "baseline":
                 refused = _leave_out_what_it_cannot(found, target)
-                asked = [one for one in prompted if one.task.name not in refused]
-                # The variant, which comes later, is not asked them either.
-                self._num_all -= 2 * (count_questions(prompted) - count_questions(asked))
-                prompted = asked
+                prompted = [one for one in prompted if one.task.name not in refused]
+                # Nobody who comes later is asked them either.
+                self._num_all = self._count(found.tasks)
             found.answers[side] = ask(
                 target,
                 [one.build() for one in prompted],

@@ -156,14 +156,7 @@ def _compare(
 
 def _tasks(directory: RunDirectory, config: RunConfig) -> list[EvaluationTask]:
     directory.finished("prepare")
-    tasks = load_tasks(config, directory.path / "data")
-    if len(tasks[0].questions) < 2:
-        raise UserError(
-            f"a comparison needs at least two test rows; there are {len(tasks[0].questions)}",
-            where=directory.path / "data" / "test.parquet",
-            remedy="raise data.test_fraction or give more rows",
-        )
-    return tasks
+    return load_tasks(config, directory.path / "data")
 
 
 def _sides(config: RunConfig, serve_side: ServeSide) -> Sides:

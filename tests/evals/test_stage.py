@@ -2,6 +2,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from configs.artefact_paths import base_gguf, variant_gguf
 from configs.errors import UserError
 from configs.run_directory import RunDirectory, StageRecord, create_run
+from data.conversation import ImagePart, Message
 from evals.recording import open_recording
 from evals.results import ComparisonResult
 from evals.stage import ServeSide, compare_runs, evaluate_run, record_baseline, run_pilot
@@ -259,6 +261,8 @@ def test_a_recording_stands_for_the_host_without_it(runs: Runs, tmp_path: Path) 
         assert after["tasks"][0][name] == before["tasks"][0][name]
     assert after["cost"]["sides"][0]["cost"] == before["cost"]["sides"][0]["cost"]
     assert after["tasks"][0]["baseline"]["name"] == "hosted-model (recorded)"
+    # It stays the one file that it is.
+    assert not (run.path / "evals/recordings/baseline.jsonl").exists()
 
 
 def test_a_recording_says_when_it_was_asked_not_when_it_was_written(
@@ -298,6 +302,17 @@ def test_nothing_is_asked_above_the_cost_that_is_allowed(runs: Runs, host: Loopb
     with pytest.raises(UserError, match="would cost about") as caught:
         runs.evaluate(run)
     assert "nothing was asked" in caught.value.what
+    assert not host.requests
+
+
+def test_money_of_two_kinds_is_told_before_anything_is_asked(
+    runs: Runs, host: LoopbackHost
+) -> None:
+    run = runs.make(
+        baseline=hosted(host, price=PRICE), own_cost={"per_month": 90, "currency": "EUR"}
+    )
+    with pytest.raises(UserError, match="different currencies: USD and EUR"):
+        runs.evaluate(run)
     assert not host.requests
 
 
@@ -376,3 +391,38 @@ def test_two_runs_are_compared_out_of_their_recordings(runs: Runs, host: Loopbac
         "report.html",
         "report.md",
     ]
+
+
+# What stops an evaluation, and what it tells.
+
+
+def test_a_primary_task_that_cannot_be_asked_stops_the_evaluation(
+    runs: Runs, host: LoopbackHost
+) -> None:
+    run = runs.make()
+    image: ImagePart = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    asked: Message = {"role": "user", "content": [image]}
+    rows = [replace(row, messages=(asked, row.messages[1])) for row in chapter_rows(0, 4)]
+    write_rows(run.path / "data" / "test.parquet", rows)
+    host.capabilities = {"function_calling": True, "vision": False}
+    with pytest.raises(UserError, match="the verdict rests on 'diagnosis to chapter'") as caught:
+        runs.evaluate(run)
+    assert "takes no images" in caught.value.what
+    assert not host.requests
+
+
+def test_prices_in_two_currencies_are_refused_before_anything_is_asked(
+    runs: Runs, host: LoopbackHost
+) -> None:
+    cost = {"per_month": 90.0, "currency": "EUR"}
+    run = runs.make(baseline=hosted(host, price=PRICE), own_cost=cost)
+    with pytest.raises(UserError, match="in different currencies"):
+        runs.evaluate(run)
+    assert not host.requests
+
+
+def test_the_report_tells_that_both_sides_were_asked_the_same(runs: Runs) -> None:
+    run = runs.make()
+    runs.evaluate(run)
+    told = (run.path / "evals" / "report.md").read_text()
+    assert "both sides got the same 40 requests" in told
