@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import tunery as main_module
 from configs.load import load_config
-from configs.run_directory import StageRecord, create_run
+from configs.run_directory import StageRecord, create_run, open_run
 from tests.evals.report import factories
 
 ROOT = Path(__file__).parent.parent
@@ -169,7 +169,7 @@ def evaluated(config_file: Path, runs: Path, monkeypatch: pytest.MonkeyPatch, na
         run.write_record(stage, StageRecord(state="done", outputs={}, outputs_sha256=stage))
 
     def leave_result(*_: object, **__: object) -> dict[str, object]:
-        (run.path / "evals").mkdir()
+        (run.path / "evals").mkdir(exist_ok=True)
         for file in ("comparison.json", "report.html", "report.md"):
             (run.path / "evals" / file).write_text(json.dumps(result))
         own = result["tasks"][0]
@@ -198,6 +198,25 @@ def test_the_gate_tells_a_pipeline_whether_to_promote(
         told = "verdict  better: do not promote" if status else "verdict  better: promote"
         assert told in result.stdout
     assert (plain.returncode, gated.returncode) == (0, status)
+
+
+def test_a_recording_of_other_content_is_evaluated_anew(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = tmp_path / "kept.jsonl"
+    recording.write_text("one")
+    recorded = f"baseline: {{kind: recorded, path: {recording}}}"
+    text = config_file.read_text().replace("{task: test}", f"{{task: test, {recorded}}}")
+    config_file.write_text(text)
+    run = open_run(evaluated(config_file, tmp_path / "runs", monkeypatch, "minimal"))
+
+    def is_skipped() -> bool:
+        return main_module._evaluate(run, run.load_config(), Console(quiet=True)).skipped
+
+    assert is_skipped()
+    recording.write_text("two")
+    assert not is_skipped()
+    assert is_skipped()
 
 
 @pytest.mark.parametrize(

@@ -133,16 +133,20 @@ def test_training_runs_again_only_for_rows_that_it_reads(run: RunDirectory) -> N
         run_stage(run, "prepare", settings=changed, after=[], outputs=["data"], seed=1, work=work)
 
     train = Stage(run, "train", "adapter/a.txt", "prepare")
+    merge = Stage(run, "merge", "artefacts/m.txt", "prepare")
     evaluate = Stage(run, "evaluate", "evals/e.txt", "prepare")
     prepare()
     assert not train("a").skipped
+    assert not merge("m").skipped
     assert not evaluate("e").skipped
     prepare(test="another")
     assert train("a").skipped
+    assert merge("m").skipped
     assert not evaluate("e").skipped
     for name in ("train", "validation"):
         prepare(**{name: "another"})
         assert not train("a").skipped
+        assert not merge("m").skipped
 
 
 def test_a_stage_is_skipped_when_nothing_changed(run: RunDirectory) -> None:
