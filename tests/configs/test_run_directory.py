@@ -144,6 +144,10 @@ def test_training_runs_again_only_for_rows_that_it_reads(run: RunDirectory) -> N
     assert merge("m").skipped
     assert not evaluate("e").skipped
     for name in ("train", "validation"):
+        # This side alone differs from what was read before.
+        prepare()
+        train("a")
+        merge("m")
         prepare(**{name: "another"})
         assert not train("a").skipped
         assert not merge("m").skipped
