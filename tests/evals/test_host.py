@@ -1,6 +1,7 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
@@ -59,12 +60,12 @@ def test_the_hosts_limit_is_kept_also_by_what_is_sent_again(tmp_path: Path) -> N
     with run_host(LoopbackHost(reply=reply, failures=[Failure(500), Failure(500)])) as host:
         target = Target("mine", host.base_url, "variant", requests_per_minute=300)
         task = build_inspect_task(chapter_task(0, 6))
+        started = time.monotonic()
         ask(target, [task], log_dir=tmp_path, max_connections=6)
     assert len(host.requests) == 8
-    gaps = [late - soon for soon, late in zip(host.arrived, host.arrived[1:], strict=False)]
-    # 300 a minute are 200 ms apart; what a busy machine delays comes nearer to the next.
-    assert host.arrived[-1] - host.arrived[0] > 7 * 0.2 - 0.1
-    assert min(gaps) > 0.1
+    # 300 a minute are 200 ms apart. However late a busy machine sends, none goes before its turn.
+    waits = [arrived - started for arrived in host.arrived]
+    assert all(wait >= 0.2 * turn for turn, wait in enumerate(waits))
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
@@ -190,6 +191,15 @@ def test_whoever_waits_for_a_turn_is_told_that_the_host_is_gone(tmp_path: Path) 
     assert len(host.requests) == 1
 
 
+@pytest.fixture
+def heeded_sigint() -> Iterator[None]:
+    """Ctrl-C as in a terminal: programs started in the background inherit that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded_sigint")
 def test_an_interrupted_run_ends_as_interrupted_and_goes_on(tmp_path: Path) -> None:
     def interrupt(num_done: int, num_all: int) -> None:
         if num_done == 3:

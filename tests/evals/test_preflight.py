@@ -1,9 +1,6 @@
 import dataclasses
 import json
 import socket
-import ssl
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +9,6 @@ from typing import Any
 import gguf
 import pytest
 import trustme
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
@@ -33,6 +29,7 @@ from evals.targets import Target
 from tests.evals.conftest import BuildConfig
 from tests.evals.recorded_rows import answer, answers_to, build_task, record
 from tests.evals.test_recorded_model import run
+from tests.loopback import run_app
 
 KEY = "sk-right"
 MODELS = ["mistral-small-2503", "mistral-small-2506", "llama-3", "gpt-x"]
@@ -75,24 +72,8 @@ def serve(
     routes = [Route(f"{path}/chat/completions", chat, methods=["POST"])]
     if models is not None:
         routes.append(Route(f"{path}/models", list_models))
-    config = uvicorn.Config(Starlette(routes=routes), log_level="error", lifespan="off")
-    if certificate is not None:
-        config.load()
-        config.ssl = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        certificate.configure_cert(config.ssl)
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.005)
-    try:
-        scheme = "http" if certificate is None else "https"
-        yield f"{scheme}://127.0.0.1:{listener.getsockname()[1]}{path}"
-    finally:
-        server.should_exit = True
-        thread.join(timeout=10)
-        listener.close()
+    with run_app(Starlette(routes=routes), certificate=certificate) as address:
+        yield f"{address}{path}"
 
 
 def target(url: str, *, model: str = "mistral-small-2503", key: str | None = KEY) -> Target:

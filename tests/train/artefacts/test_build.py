@@ -202,6 +202,7 @@ def test_a_kill_leaves_nothing_and_the_next_run_makes_the_same(run: Path, f16_ru
         capture_output=True,
         text=True,
         check=False,
+        timeout=600,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (run / "artefacts").exists()
