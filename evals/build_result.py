@@ -8,6 +8,7 @@ import numpy as np
 
 from configs.evaluation_schema import EvaluationConfig, Price, Role, Verdict
 from configs.schema import RunConfig
+from evals.answer_figures import latency, total
 from evals.cost import AskedSide, cost_of_sides
 from evals.evidence import TaskEvidence
 from evals.gather import Gathered
@@ -25,6 +26,7 @@ from evals.results import (
     SideResult,
     TaskResult,
 )
+from evals.sides import SideName
 from evals.statistics.comparison import PairedComparison
 from evals.statistics.multiple import benjamini_hochberg, holm
 from evals.statistics.non_inferiority import (
@@ -252,16 +254,16 @@ def _prompt_result(
 ) -> PromptResult:
     interval = interval_of(task, answers, confidence=settings.confidence)
     is_counted = METRICS[task.metric].is_binary and task.num_epochs == 1
-    seconds = [answer.seconds for answer in answers if answer.seconds is not None]
+    seconds = latency(answers)
     return PromptResult(
         prompt=prompt,
         score=_rounded(score_of(task, answers)),
         interval=[_rounded(bound) for bound in interval],
         num_correct=sum(answer.score == 1 for answer in answers) if is_counted else None,
-        prompt_tokens=_total([answer.prompt_tokens for answer in answers]),
-        completion_tokens=_total([answer.completion_tokens for answer in answers]),
-        median_seconds=_rounded(np.median(seconds)) if seconds else None,
-        p95_seconds=_rounded(np.percentile(seconds, 95)) if seconds else None,
+        prompt_tokens=total(answer.prompt_tokens for answer in answers),
+        completion_tokens=total(answer.completion_tokens for answer in answers),
+        median_seconds=_rounded_if_known(seconds.median_s),
+        p95_seconds=_rounded_if_known(seconds.p95_s),
         num_cut=sum(answer.stop_reason == CUT for answer in answers),
     )
 
@@ -279,7 +281,7 @@ def _cost(
     domain = [one for one in compared if one.task.role != "guard"]
     theirs = [answer for one in domain for answer in one.evidence.baseline[one.prompt]]
     ours = [answer for one in domain for answer in one.evidence.variant]
-    baseline_side = "baseline" if "baseline" in found.answers else "base"
+    baseline_side: SideName = "baseline" if "baseline" in found.answers else "base"
     sides = [
         AskedSide(
             name=domain[0].evidence.baseline_name,
@@ -292,19 +294,9 @@ def _cost(
     return cost_of_sides(sides, own_cost=config.evaluation.own_cost, own=config.name)
 
 
-def _all_answers(found: Gathered, side: str) -> list[Answer]:
-    return [
-        answer
-        for name, answers in found.answers.items()
-        if name == side
-        for of_task in answers.values()
-        for answer in of_task
-    ]
-
-
-def _total(counts: Sequence[int | None]) -> int | None:
-    known = [count for count in counts if count is not None]
-    return sum(known) if len(known) == len(counts) else None
+def _all_answers(found: Gathered, side: SideName) -> list[Answer]:
+    of_side = found.answers.get(side, {})
+    return [answer for answers in of_side.values() for answer in answers]
 
 
 def _significant(p_value: float) -> float:
@@ -314,3 +306,7 @@ def _significant(p_value: float) -> float:
 def _rounded(share: float | np.floating[Any]) -> float:
     # Adding zero turns a rounded -0.0 into 0.0.
     return round(float(share), 6) + 0.0
+
+
+def _rounded_if_known(seconds: float | None) -> float | None:
+    return None if seconds is None else _rounded(seconds)

@@ -12,6 +12,7 @@ import numpy as np
 from configs.errors import UserError
 from configs.evaluation_schema import OwnCost, Price
 from data.conversation import Message, text_of
+from evals.answer_figures import latency, mean, total
 from evals.prompts import build_prompt
 from evals.results import CostResult, SideCost
 from evals.task import Answer, EvaluationTask, Question
@@ -180,8 +181,8 @@ def _preview_one(
 ) -> _Part:
     num_requests = len(task.questions) * task.num_epochs
     answered = pilot.get(log_name(task, with_examples=with_examples), ())
-    prompt = _mean(answer.prompt_tokens for answer in answered)
-    completion = _mean(answer.completion_tokens for answer in answered)
+    prompt = mean(answer.prompt_tokens for answer in answered)
+    completion = mean(answer.completion_tokens for answer in answered)
     is_measured = prompt is not None and completion is not None
     if prompt is None or completion is None:
         examples = task.examples if with_examples else ()
@@ -193,7 +194,7 @@ def _preview_one(
             min(task.max_tokens, _reply_tokens(question.reference, num_tokens))
             for question in task.questions
         )
-        prompt, completion = _mean(prompts) or 0.0, _mean(answers) or 0.0
+        prompt, completion = mean(prompts) or 0.0, mean(answers) or 0.0
     return _Part(
         num_requests=num_requests,
         prompt_tokens=math.ceil(prompt * num_requests),
@@ -226,15 +227,15 @@ def _image_tokens(message: Message) -> int:
 
 
 def _cost_of_side(side: AskedSide) -> SideCost:
-    prompt = _sum(answer.prompt_tokens for answer in side.answers)
-    completion = _sum(answer.completion_tokens for answer in side.answers)
-    seconds = [answer.seconds for answer in side.judged if answer.seconds]
+    prompt = total(answer.prompt_tokens for answer in side.answers)
+    completion = total(answer.completion_tokens for answer in side.answers)
+    seconds = latency(side.judged)
     cost = per_request = None
     if side.price is not None:
         if prompt is not None and completion is not None:
             cost = _cost(side.price, prompt, completion)
-        mean_prompt = _mean(answer.prompt_tokens for answer in side.judged)
-        mean_completion = _mean(answer.completion_tokens for answer in side.judged)
+        mean_prompt = mean(answer.prompt_tokens for answer in side.judged)
+        mean_completion = mean(answer.completion_tokens for answer in side.judged)
         if mean_prompt is not None and mean_completion is not None:
             per_request = _cost(side.price, mean_prompt, mean_completion)
     return SideCost(
@@ -242,8 +243,8 @@ def _cost_of_side(side: AskedSide) -> SideCost:
         num_requests=len(side.answers),
         prompt_tokens=prompt,
         completion_tokens=completion,
-        median_seconds=float(np.median(seconds)) if seconds else None,
-        p95_seconds=float(np.percentile(seconds, 95)) if seconds else None,
+        median_seconds=seconds.median_s,
+        p95_seconds=seconds.p95_s,
         cost=cost,
         per_request=per_request,
         currency=side.price.currency if side.price else None,
@@ -253,15 +254,3 @@ def _cost_of_side(side: AskedSide) -> SideCost:
 def _cost(price: Price, prompt_tokens: float, completion_tokens: float) -> float:
     spent = prompt_tokens * price.input_per_million + completion_tokens * price.output_per_million
     return spent / 1_000_000
-
-
-def _sum(values: Iterable[int | None]) -> int | None:
-    """None where one is unknown, since a sum of the others would pass for all of them."""
-    known = list(values)
-    return None if None in known else sum(value for value in known if value is not None)
-
-
-def _mean(values: Iterable[int | None]) -> float | None:
-    known = list(values)
-    total = _sum(known)
-    return total / len(known) if known and total is not None else None

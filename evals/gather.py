@@ -20,7 +20,7 @@ from evals.preflight import (
     check_same_text,
     preflight_questions,
 )
-from evals.prompts import name_prompt
+from evals.prompts import name_prompt_of
 from evals.recording import check_matches, open_recording
 from evals.results import JudgeResult, NotAsked
 from evals.sides import (
@@ -197,7 +197,7 @@ class Gathering:
     def _evidence(self, found: Gathered, task: EvaluationTask) -> TaskEvidence:
         side = self._opponent(task)
         by_prompt = {
-            name_prompt(len(one.task.examples) if one.with_examples else 0): answers
+            name_prompt_of(one.task, with_examples=one.with_examples): answers
             for one in found.prompted[side]
             if one.task is task
             for answers in [found.answers[side][one.log_name]]

@@ -8,12 +8,14 @@ from configs.evaluation_schema import HostedBaseline
 from configs.run_directory import write_whole
 from configs.schema import RunConfig
 from data.cache import WRITE_ERRORS, disk_error
+from data.compared_samples import SAMPLES_FILE
 from evals.gather import Gathered
 from evals.log_bundle import write_log_bundle
 from evals.recording import public_address, write_recording
 from evals.report.markdown import render_markdown
 from evals.report.page import render_report
 from evals.results import ComparisonResult
+from evals.samples_file import write_samples
 from evals.sides import SideName
 
 LOGS_FOLDER = "logs"
@@ -54,6 +56,7 @@ def write_outputs(
         )
         write_whole(folder / "report.html", report)
         write_whole(folder / "report.md", markdown)
+        write_samples(folder / SAMPLES_FILE, result["tasks"], found.evidence)
         write_whole(folder / "comparison.json", json.dumps(result, indent=2) + "\n")
     except OSError as error:
         if error.errno in WRITE_ERRORS:

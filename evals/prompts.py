@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from data.conversation import Conversation, Message, ToolDefinition, text_of
 from evals.results import ZERO_SHOT
-from evals.task import Question
+from evals.task import EvaluationTask, Question
 
 
 def build_prompt(question: Question, examples: Sequence[Conversation] = ()) -> list[Message]:
@@ -29,6 +29,11 @@ def prompt_sha256(messages: Sequence[Message], tools: Sequence[ToolDefinition] =
 def name_prompt(num_examples: int) -> str:
     """How reports call a prompt with so many worked examples."""
     return f"{num_examples} examples" if num_examples else ZERO_SHOT
+
+
+def name_prompt_of(task: EvaluationTask, *, with_examples: bool) -> str:
+    """How reports call a task's prompt, with its worked examples or without."""
+    return name_prompt(len(task.examples) if with_examples else 0)
 
 
 def prompt_text(messages: Sequence[Message]) -> str:

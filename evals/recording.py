@@ -19,7 +19,7 @@ from configs.evaluation_schema import Price
 from configs.run_directory import write_whole
 from data.cache import WRITE_ERRORS, disk_error
 from evals.asked import Asked
-from evals.prompts import build_prompt, name_prompt, prompt_sha256, prompt_text
+from evals.prompts import build_prompt, name_prompt_of, prompt_sha256, prompt_text
 from evals.recording_format import (
     FORMAT,
     VERSION,
@@ -204,7 +204,7 @@ def public_address(url: str) -> str:
 def _describe_task(task: EvaluationTask, with_examples: bool) -> RecordedTask:
     return RecordedTask(
         task=task.name,
-        prompt=name_prompt(len(task.examples) if with_examples else 0),
+        prompt=name_prompt_of(task, with_examples=with_examples),
         log=log_name(task, with_examples=with_examples),
         metric=task.metric,
         licence=task.licence,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from data.conversation import Message
 from evals.asked import Asked
-from evals.prompts import build_prompt, name_prompt, prompt_sha256, prompt_text
+from evals.prompts import build_prompt, name_prompt_of, prompt_sha256, prompt_text
 from evals.recording_format import RecordedAnswer, RecordedTask
 from evals.task import EvaluationTask
 from evals.tasks import log_name
@@ -30,7 +30,7 @@ def find_mismatches(
     with_examples: bool,
 ) -> Iterator[Mismatch]:
     """What keeps recorded answers from standing for those to `task`; nothing where they can."""
-    prompt = name_prompt(len(task.examples) if with_examples else 0)
+    prompt = name_prompt_of(task, with_examples=with_examples)
     name = f"{task.name} ({prompt})"
     held = {(one["task"], one["prompt"]): one for one in recorded_tasks}
     about = held.get((task.name, prompt))

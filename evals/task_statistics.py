@@ -1,7 +1,7 @@
 """One task's answers as the statistics take them: scores, labels, clusters."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ from data.conversation import text_of
 from evals.evidence import TaskEvidence
 from evals.metrics.labels import LabelCounts, count_labels, label_set, macro_f1
 from evals.metrics.registry import METRICS
-from evals.statistics.comparison import PairedComparison
+from evals.statistics.comparison import PairedComparison, Rule
 from evals.statistics.corpus import compare_macro_f1, macro_f1_interval
 from evals.statistics.estimate import Interval
 from evals.statistics.paired import compare_paired
@@ -36,24 +36,21 @@ def compare_task(
 ) -> PairedComparison:
     """The paired comparison of two sides' answers, each in the order of questions, then epochs."""
     clusters = [question.cluster for question in task.questions]
+    rule = Rule(
+        confidence=settings.confidence,
+        margin=settings.equivalence_margin,
+        num_resamples=settings.num_resamples,
+        seed=settings.seed,
+    )
     if METRICS[task.metric].is_corpus:
         return compare_macro_f1(
             _label_counts(task, baseline),
             _label_counts(task, variant),
             clusters=clusters,
-            confidence=settings.confidence,
-            num_resamples=settings.num_resamples,
-            seed=settings.seed,
-            margin=settings.equivalence_margin,
+            **asdict(rule),
         )
     return compare_paired(
-        _scores(task, baseline),
-        _scores(task, variant),
-        clusters=clusters,
-        confidence=settings.confidence,
-        num_resamples=settings.num_resamples,
-        seed=settings.seed,
-        margin=settings.equivalence_margin,
+        _scores(task, baseline), _scores(task, variant), clusters=clusters, **asdict(rule)
     )
 
 

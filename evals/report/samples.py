@@ -1,17 +1,16 @@
 """Both sides' answers beside each other: who won, and in which words they differ."""
 
-import difflib
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from data.compared_samples import Outcome
 from data.conversation import ToolCall
+from data.word_diff import Piece, compare_words
 from evals.evidence import TaskEvidence
 from evals.results import TaskResult
-from evals.task import Answer
+from evals.task import Answer, Question
 
-Outcome = Literal["won", "lost", "both_wrong", "both_right", "same"]
 OUTCOMES: dict[Outcome, str] = {
     "won": "Won by the variant",
     "lost": "Lost by the variant",
@@ -23,19 +22,6 @@ OUTCOMES: dict[Outcome, str] = {
 SAME_SCORE = 1e-9
 MAX_CHARACTERS = 4_000
 MAX_QUESTION_CHARACTERS = 6_000
-# difflib's time grows with the square of it.
-MAX_COMPARED_WORDS = 800
-# Below this share of common words nearly all would be marked, which tells nothing.
-MIN_ALIKE = 0.25
-# A word or sign with the white space after it, which is shown but not compared.
-WORD = re.compile(r"\w+\s*|[^\w\s]\s*|\s+")
-
-
-class Piece(NamedTuple):
-    """Part of an answer; marked: the other side does not have it."""
-
-    text: str
-    marked: bool
 
 
 class Shown(NamedTuple):
@@ -77,11 +63,11 @@ class SampleGroup:
 class Pair:
     """All epochs' answers of both sides to one question; nothing is compared yet."""
 
+    question: Question
     baseline: Sequence[Answer]
     variant: Sequence[Answer]
     baseline_score: float
     variant_score: float
-    is_known: bool
 
     @property
     def outcome(self) -> Outcome:
@@ -94,8 +80,8 @@ class Pair:
         return "both_wrong" if self.variant_score <= SAME_SCORE else "same"
 
 
-def group_samples(evidence: TaskEvidence, result: TaskResult) -> list[SampleGroup]:
-    """A task's questions by outcome, each of which is there even when it is empty.
+def pair_answers(evidence: TaskEvidence, result: TaskResult) -> list[Pair]:
+    """Both sides' answers to each question of a task, in the task's order.
 
     The baseline's answers are those with the prompt that it is judged by.
     """
@@ -109,13 +95,19 @@ def group_samples(evidence: TaskEvidence, result: TaskResult) -> list[SampleGrou
         )
         pairs.append(
             Pair(
+                question=question,
                 baseline=before,
                 variant=after,
                 baseline_score=_mean_score(before),
                 variant_score=_mean_score(after),
-                is_known=question.is_known,
             )
         )
+    return pairs
+
+
+def group_samples(evidence: TaskEvidence, result: TaskResult) -> list[SampleGroup]:
+    """A task's questions by outcome, each of which is there even when it is empty."""
+    pairs = pair_answers(evidence, result)
     return [
         SampleGroup(
             task=evidence.task.name,
@@ -133,7 +125,7 @@ def build_sample(pair: Pair) -> Sample:
     before, after = pair.baseline[0], pair.variant[0]
     texts = [answer_text(answer) for answer in (before, after)]
     cut = [text[:MAX_CHARACTERS] for text in texts]
-    theirs, ours = mark_differences(*cut)
+    theirs, ours = compare_words(*cut)
     # The variant is asked without worked examples, so its prompt is the bare question.
     question = after.question
     return Sample(
@@ -144,7 +136,7 @@ def build_sample(pair: Pair) -> Sample:
         reference=after.reference[:MAX_CHARACTERS],
         baseline=_shown(theirs, texts[0], pair.baseline_score, before),
         variant=_shown(ours, texts[1], pair.variant_score, after),
-        is_known=pair.is_known,
+        is_known=pair.question.is_known,
         num_epochs=len(pair.variant),
     )
 
@@ -153,28 +145,6 @@ def answer_text(answer: Answer) -> str:
     """What was answered, calls in words after the text."""
     calls = "\n".join(_call_text(call) for call in answer.tool_calls)
     return "\n".join(part for part in (answer.text.strip(), calls) if part)
-
-
-def mark_differences(one: str, other: str) -> tuple[list[Piece], list[Piece]]:
-    """Both texts in pieces, marked where the other does not have the words.
-
-    Texts that are very long, or have hardly a word in common, come back unmarked.
-    """
-    words, others = WORD.findall(one), WORD.findall(other)
-    plain = ([Piece(one, False)], [Piece(other, False)])
-    if not words or not others or max(len(words), len(others)) > MAX_COMPARED_WORDS:
-        return plain
-    matcher = difflib.SequenceMatcher(
-        None, [word.strip() for word in words], [word.strip() for word in others], autojunk=False
-    )
-    if matcher.ratio() < MIN_ALIKE:
-        return plain
-    before: list[Piece] = []
-    after: list[Piece] = []
-    for kind, start, end, other_start, other_end in matcher.get_opcodes():
-        before.append(Piece("".join(words[start:end]), kind != "equal"))
-        after.append(Piece("".join(others[other_start:other_end]), kind != "equal"))
-    return [piece for piece in before if piece.text], [piece for piece in after if piece.text]
 
 
 def _shown(pieces: list[Piece], text: str, score: float, answer: Answer) -> Shown:

@@ -46,7 +46,7 @@ def test_nobody_asked_leaves_neither_recordings_nor_a_viewer(
 ) -> None:
     write(tmp_path, found)
     names = sorted(file.name for file in tmp_path.iterdir())
-    assert names == ["comparison.json", "report.html", "report.md"]
+    assert names == ["comparison.json", "report.html", "report.md", "samples.jsonl"]
     assert json.loads((tmp_path / "comparison.json").read_text())["run"] == "demo-medical"
 
 

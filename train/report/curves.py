@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from data.figures import page_style, to_svg
-from train.report.history import Point, thin
+from data.training_log import Point, thin
 
 # Drawn in these and replaced by the page's own variables, so that dark mode reaches the plots.
 MUTED, LINE, CARD, TRAIN, VALIDATION, LOOK = (f"#0000b{n}" for n in range(6))

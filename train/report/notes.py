@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from configs.schema import TrainConfig
-from train.report.history import History, Point, num_seconds, resumed_after, series
+from data.training_log import History, Point, series
+from train.report.history import num_seconds, resumed_after
 
 # From these shares on a note asks for a look.
 RISE_AFTER_THE_LOWEST = 0.02

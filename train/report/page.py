@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from configs.schema import RunConfig
 from data.html import load_page
+from data.training_log import History, Point, of_training, series
 from train.report.curves import (
     NARROW_INCHES,
     WIDE_INCHES,
@@ -17,16 +18,7 @@ from train.report.curves import (
     draw_small,
     needs_logarithm,
 )
-from train.report.history import (
-    History,
-    Point,
-    num_seconds,
-    of_training,
-    resumed_after,
-    series,
-    speeds,
-    trailing_mean,
-)
+from train.report.history import num_seconds, resumed_after, speeds, trailing_mean
 from train.report.notes import build_notes, format_seconds, lowest, stopped_early
 
 TEMPLATE = Path(__file__).parent / "report.html.jinja"

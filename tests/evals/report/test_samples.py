@@ -6,11 +6,9 @@ from data.conversation import ToolCall
 from evals.evidence import TaskEvidence
 from evals.report.samples import (
     MAX_CHARACTERS,
-    Piece,
     SampleGroup,
     build_sample,
     group_samples,
-    mark_differences,
 )
 from tests.evals.report import factories
 
@@ -52,26 +50,6 @@ def test_answers_to_other_questions_are_a_fault() -> None:
     evidence = factories.build_evidence("one")
     with pytest.raises(AssertionError, match="not paired"):
         group(replace(evidence, variant=evidence.variant[::-1]))
-
-
-def test_differing_words_are_marked_and_nothing_is_lost() -> None:
-    before, after = mark_differences("The finding is harmless now.", "The finding was harmless.")
-    assert [piece.text.strip() for piece in before if piece.marked] == ["is", "now"]
-    assert [piece.text.strip() for piece in after if piece.marked] == ["was"]
-    assert "".join(piece.text for piece in before) == "The finding is harmless now."
-    assert "".join(piece.text for piece in after) == "The finding was harmless."
-
-
-def test_texts_with_nothing_in_common_are_not_marked() -> None:
-    assert mark_differences("one two three", "four five six") == (
-        [Piece("one two three", False)],
-        [Piece("four five six", False)],
-    )
-
-
-def test_white_space_alone_is_no_difference() -> None:
-    before, after = mark_differences("a  b", "a b\n")
-    assert not any(piece.marked for piece in (*before, *after))
 
 
 def test_long_answers_are_cut_and_counted_and_calls_are_words() -> None:

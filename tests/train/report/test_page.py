@@ -10,9 +10,9 @@ import pytest
 
 from configs.load import load_config
 from configs.schema import RunConfig
+from data.training_log import History, Point
 from tests.configs.minimal import write_config
 from train.report.curves import PAGE_COLOURS, format_tick, needs_logarithm
-from train.report.history import History, Point
 from train.report.notes import build_notes, format_seconds, stopped_early
 from train.report.page import find_events, flatten, format_setting, loss_table, write_report
 
