@@ -197,6 +197,7 @@ def serve(
     from serve.of_runs import settings_of_run, settings_of_runs
     from serve.request_log import configure_logging
     from serve.server import run_server
+    from serve.workbench.folder import has_workbench
 
     opened = [_open_or_create(target, runs) for target in targets]
     checkpoint = _vllm_base(opened[0][1])
@@ -212,10 +213,12 @@ def serve(
     names = [variant.name for variant in settings.variants]
     console = _console()
     configure_logging()
-    run_server(
-        settings.model_copy(update={"serve": serve_config}),
-        on_ready=lambda url: console.print(_how_to_call(url, names), markup=False, soft_wrap=True),
-    )
+
+    def on_ready(url: str) -> None:
+        told = _how_to_call(url, names, has_page=has_workbench(serve_config))
+        console.print(told, markup=False, soft_wrap=True)
+
+    run_server(settings.model_copy(update={"serve": serve_config}), on_ready=on_ready)
 
 
 @app.command()
@@ -432,9 +435,15 @@ def _evaluate(directory: "RunDirectory", config: "RunConfig", console: "Console"
             "engine": config.serve.engine.model_dump(mode="json"),
             "context_length": config.serve.context_length,
             "num_slots": config.serve.num_slots,
+            **_votes_fingerprint(directory),
         },
         after=["prepare", "merge"],
-        outputs=["evals/comparison.json", "evals/report.html", "evals/report.md"],
+        outputs=[
+            "evals/comparison.json",
+            "evals/report.html",
+            "evals/report.md",
+            "evals/samples.jsonl",
+        ],
         seed=config.evaluation.seed,
         work=work,
     )
@@ -447,6 +456,15 @@ def _recording_fingerprint(config: "RunConfig") -> str:
 
     baseline = config.evaluation.baseline
     return file_sha256(baseline.path) if isinstance(baseline, RecordedBaseline) else ""
+
+
+def _votes_fingerprint(directory: "RunDirectory") -> dict[str, str]:
+    """What changes with the votes that the run's server has kept; nothing where there are none."""
+    from data.fingerprint import file_sha256
+    from data.votes import VOTES_FILE
+
+    file = directory.path / VOTES_FILE
+    return {"votes": file_sha256(file)} if file.exists() else {}
 
 
 def _serve_side(directory: "RunDirectory", config: "RunConfig") -> "ServeSide":
@@ -486,10 +504,12 @@ def _vllm_base(config: "RunConfig") -> Path | None:
     return resolve_checkpoint(config.model)
 
 
-def _how_to_call(url: str, names: "Sequence[str]") -> str:
+def _how_to_call(url: str, names: "Sequence[str]", *, has_page: bool) -> str:
     name = names[0]
+    page = f"In the browser: {url}/\n" if has_page else ""
     return (
-        f"{', '.join(names)} answers at {url}/v1 (Ctrl-C ends it). From another terminal:\n\n"
+        f"{', '.join(names)} answers at {url}/v1 (Ctrl-C ends it).\n"
+        f"{page}From another terminal:\n\n"
         f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
         f'    -d \'{{"model": "{name}", '
         '"messages": [{"role": "user", "content": "Hello"}]}\''

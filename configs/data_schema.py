@@ -236,6 +236,24 @@ class PresetSource(Section):
     """Task within the collection, for `legalbench`, `lex_glue` and `mmlu`."""
 
 
+class VotesSource(Section):
+    """Blind votes that the workbench has kept: pairs of a chosen and a rejected answer."""
+
+    kind: Literal["votes"]
+    """Selects this source."""
+    path: Paths
+    """File of votes, glob or list of them: `runs/NAME/serve/votes.jsonl`."""
+    chosen_models: list[str] | None = Field(default=None, min_length=1)
+    """Use only votes for an answer of one of these models, as requests name them: a host may not
+    allow that its answers are trained on. All when absent."""
+    rejected_models: list[str] | None = Field(default=None, min_length=1)
+    """Use only votes against an answer of one of these models; all when absent."""
+    licence: str = "not stated"
+    """Licence of prompts and answers, for the reports."""
+    attribution: str = ""
+    """Whom to credit, for the reports."""
+
+
 _OneSource = (
     LicenceNoticesSource
     | Icd10Source
@@ -244,6 +262,7 @@ _OneSource = (
     | ParallelLinesSource
     | HubDataSource
     | PresetSource
+    | VotesSource
 )
 SingleSource = Annotated[_OneSource, Field(discriminator="kind")]
 

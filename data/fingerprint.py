@@ -11,6 +11,7 @@ from configs.data_schema import (
     MixtureSource,
     ParallelLinesSource,
     TableSource,
+    VotesSource,
 )
 from configs.schema import FolderModel, ModelConfig, RunConfig
 from data.sources.paths import expand_paths, is_local_folder, local_folder, unreadable
@@ -62,6 +63,9 @@ def _files(source: DataSource) -> Iterator[tuple[str, Path]]:
         for key in ("questions_path", "answers_path"):
             for file in expand_paths(getattr(source, key), key=key):
                 yield key, file
+    if isinstance(source, VotesSource):
+        for file in expand_paths(source.path, key="path"):
+            yield f"path\0{file.name}", file
     if isinstance(source, HubDataSource) and is_local_folder(source.id):
         folder = local_folder(source.id)
         for file in sorted(folder.rglob("*")):

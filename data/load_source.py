@@ -11,6 +11,7 @@ from configs.data_schema import (
     ParallelLinesSource,
     PresetSource,
     SingleSource,
+    VotesSource,
 )
 from configs.errors import UserError
 from data.conversation import Source
@@ -19,6 +20,7 @@ from data.sources import aws_cli, icd10, licence_notices
 from data.sources.files import open_files
 from data.sources.hub import open_hub
 from data.sources.parallel_lines import open_parallel_lines
+from data.sources.votes import open_votes
 from data.sources.whole import WholeSource
 
 
@@ -51,6 +53,8 @@ def open_source(config: SingleSource) -> Source:
         case PresetSource():
             preset = find_preset(config)
             return open_hub(preset.source, files=preset.files)
+        case VotesSource():
+            return open_votes(config)
 
 
 def listed_test_ids(source: Source) -> frozenset[str]:

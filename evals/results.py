@@ -162,8 +162,42 @@ class CostResult(TypedDict):
     currency: str | None
 
 
+class VoteResult(TypedDict):
+    """Blind votes between two models, from the side of `model`; share and interval are of 1.
+
+    share: of votes for it, those that found both equal or both bad counted half; interval, p_value
+    and adjusted_p_value (Benjamini and Hochberg's over all pairs): None for a single vote; verdict:
+    better, worse or inconclusive, by the adjusted one; num_voters: keys, or addresses where no keys
+    are asked for; num_shown_first: votes in which its answer stood first; days: in UTC, ISO 8601.
+    """
+
+    model: str
+    other: str
+    num_votes: int
+    num_won: int
+    num_lost: int
+    num_tied: int
+    num_both_bad: int
+    num_prompts: int
+    num_voters: int
+    num_shown_first: int
+    share: float
+    interval: list[float] | None
+    p_value: float | None
+    adjusted_p_value: float | None
+    verdict: Verdict
+    interval_method: str
+    test_method: str
+    first_day: str
+    last_day: str
+    warnings: list[str]
+
+
 class ComparisonResult(TypedDict):
-    """The whole file; reasons: the rule's steps in words, each ending in what it decided."""
+    """The whole file; reasons: the rule's steps in words, each ending in what it decided.
+
+    votes: of the workbench, where the run has any; the verdict does not rest on them.
+    """
 
     run: str
     verdict: Verdict
@@ -176,3 +210,4 @@ class ComparisonResult(TypedDict):
     confidence: float
     equivalence_margin: float
     promote_on: list[Verdict]
+    votes: NotRequired[list[VoteResult]]

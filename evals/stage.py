@@ -14,6 +14,8 @@ from configs.evaluation_schema import HostedBaseline, Price, RecordedBaseline
 from configs.run_directory import RunDirectory
 from configs.schema import RunConfig
 from configs.secrets import read_key
+from data.compared_samples import SAMPLES_FILE
+from data.votes import VOTES_FILE, Vote, read_votes
 from evals.build_result import build_result
 from evals.compare_runs import gather_two_runs
 from evals.cost import Preview, check_currencies, format_money, preview
@@ -24,11 +26,12 @@ from evals.outputs import LOGS_FOLDER, VIEWER_FOLDER, write_outputs, write_side
 from evals.preflight import Check, check_templates
 from evals.progress import asking_bar
 from evals.recording import open_recording
-from evals.results import ComparisonResult
+from evals.results import ComparisonResult, VoteResult
 from evals.sides import Sides, of_baseline
 from evals.table import print_result
 from evals.targets import Target
 from evals.task import EvaluationTask
+from evals.votes import summarise_votes
 
 ServeSide = Callable[[bool], AbstractContextManager[Target]]
 """Serves the base (true) or the variant (false) of the run for the length of a block."""
@@ -40,11 +43,17 @@ def evaluate_run(
     """Ask both sides, write the verdict and its reports to `evals/`, return facts for the manifest.
 
     Answers in `evals/logs` are never asked for again while the artefact, the prompt and its
-    parameters are the same. Errors: `UserError` for tasks that cannot be asked, for what the checks
-    find, and for a side that does not answer; the answers until then are kept.
+    parameters are the same. Votes that the run's server has kept are reported beside the verdict,
+    which does not rest on them. Errors: `UserError` for tasks that cannot be asked, for what the
+    checks find, for a side that does not answer, and for a broken line among the votes; the answers
+    until then are kept.
     """
+    # Before a verdict is removed and anybody is asked: the file may be broken.
+    votes = read_votes(directory.path / VOTES_FILE)
     folder = _clean(directory)
     found, result = _compare(directory, config, serve_side, folder=folder, console=console)
+    if votes:
+        result["votes"] = _summarise_votes(votes, config)
     write_outputs(folder, result, config=config, found=found, commands=_commands(directory))
     own = result["tasks"][0]
     return {
@@ -154,6 +163,17 @@ def _compare(
     return found, build_result(found, config=config, price=_price(config))
 
 
+def _summarise_votes(votes: Sequence[Vote], config: RunConfig) -> list[VoteResult]:
+    settings = config.evaluation
+    return summarise_votes(
+        votes,
+        confidence=settings.confidence,
+        num_resamples=settings.num_resamples,
+        seed=settings.seed,
+        own=config.name,
+    )
+
+
 def _tasks(directory: RunDirectory, config: RunConfig) -> list[EvaluationTask]:
     directory.finished("prepare")
     return load_tasks(config, directory.path / "data")
@@ -244,7 +264,7 @@ def _tell_preview(
 def _clean(directory: RunDirectory) -> Path:
     """The folder without an earlier verdict; the logs stay, whose answers may have cost money."""
     folder = directory.path / "evals"
-    for name in ("comparison.json", "report.html", "report.md"):
+    for name in ("comparison.json", "report.html", "report.md", SAMPLES_FILE):
         (folder / name).unlink(missing_ok=True)
     for name in ("recordings", VIEWER_FOLDER):
         shutil.rmtree(folder / name, ignore_errors=True)

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:  # reading a finished table must not load inspect and scipy
-    from evals.results import ComparisonResult, TaskResult
+    from evals.results import ComparisonResult, TaskResult, VoteResult
 
 VERDICT_STYLES = {"better": "green", "worse": "red", "equivalent": "cyan", "inconclusive": "yellow"}
 ROLE_TITLES = {
@@ -39,6 +39,11 @@ def print_result(result: "ComparisonResult", console: Console) -> None:
         if of_role:
             console.print(f"\n[bold]{title}[/]")
             console.print(build_lines_table(of_role, confidence=confidence))
+    if votes := result.get("votes"):
+        console.print("\n[bold]blind votes[/]")
+        console.print(build_votes_table(votes, confidence=confidence))
+        for told in dict.fromkeys(warning for one in votes for warning in one["warnings"]):
+            console.print(f"[yellow]{escape(told)}[/]", soft_wrap=True)
     for one in result["not_asked"]:
         told = escape(f"not asked: {one['name']}: {one['why']}")
         console.print(f"[dim]{told}[/]", soft_wrap=True)
@@ -96,6 +101,32 @@ def build_lines_table(tasks: "list[TaskResult]", *, confidence: float) -> Table:
             f"{100 * task['delta']:+.1f}",
             _interval(task["interval"], 100),
             _verdict(task),
+        )
+    return table
+
+
+def build_votes_table(votes: "list[VoteResult]", *, confidence: float) -> Table:
+    """A line a pair of models: votes for the first as a share of 1, and how many of what kind."""
+    table = _new_table(
+        ("models", "left"),
+        ("won", "right"),
+        ("lost", "right"),
+        ("even", "right"),
+        ("share", "right"),
+        (f"{100 * confidence:.0f} % interval", "left"),
+        ("verdict", "left"),
+    )
+    for one in votes:
+        bounds = one["interval"]
+        style = VERDICT_STYLES[one["verdict"]]
+        table.add_row(
+            escape(f"{one['model']} against {one['other']}"),
+            str(one["num_won"]),
+            str(one["num_lost"]),
+            str(one["num_tied"] + one["num_both_bad"]),
+            f"{one['share']:.3f}",
+            "" if bounds is None else _interval(bounds, 1),
+            f"[bold {style}]{one['verdict']}[/]",
         )
     return table
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import tunery as main_module
 from configs.load import load_config
 from configs.run_directory import StageRecord, create_run, open_run
+from tests.data.cast_votes import cast, keep
 from tests.evals.report import factories
 
 ROOT = Path(__file__).parent.parent
@@ -170,7 +171,7 @@ def evaluated(config_file: Path, runs: Path, monkeypatch: pytest.MonkeyPatch, na
 
     def leave_result(*_: object, **__: object) -> dict[str, object]:
         (run.path / "evals").mkdir(exist_ok=True)
-        for file in ("comparison.json", "report.html", "report.md"):
+        for file in ("comparison.json", "report.html", "report.md", "samples.jsonl"):
             (run.path / "evals" / file).write_text(json.dumps(result))
         own = result["tasks"][0]
         return {
@@ -219,6 +220,23 @@ def test_a_recording_of_other_content_is_evaluated_anew(
     assert is_skipped()
 
 
+def test_new_votes_are_evaluated_anew_and_none_change_nothing(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = open_run(evaluated(config_file, tmp_path / "runs", monkeypatch, "minimal"))
+
+    def is_skipped() -> bool:
+        return main_module._evaluate(run, run.load_config(), Console(quiet=True)).skipped
+
+    assert "votes" not in run.read_manifest()["evaluate"]["inputs"]["settings"]
+    assert is_skipped()
+    keep(run.path / "serve" / "votes.jsonl", [cast()])
+    assert not is_skipped()
+    assert is_skipped()
+    keep(run.path / "serve" / "votes.jsonl", [cast(number=1)])
+    assert not is_skipped()
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -254,6 +272,9 @@ def test_a_pilot_needs_what_is_served(config_file: Path, tmp_path: Path) -> None
 
 def test_full_disk_is_a_message(config_file: Path, tmp_path: Path) -> None:
     """A file-size limit makes writes fail as a full disk does, wherever they happen."""
+    # Of bf16 weights no quantized copy is made, which would be written or not as the cache has it.
+    plain = config_file.read_text().replace("num_steps: 2", "num_steps: 2, quantization: none")
+    config_file.write_text(plain)
     runs = tmp_path / "runs"
     tunery("prepare", str(config_file), "--runs", str(runs))
     code = (

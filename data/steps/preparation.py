@@ -10,6 +10,7 @@ from configs.data_schema import (
     ParallelLinesSource,
     PresetSource,
     SingleSource,
+    VotesSource,
 )
 from configs.schema import RunConfig
 from data.conversation import Source
@@ -76,7 +77,7 @@ def open_sources(config: RunConfig) -> list[OpenSource]:
 def label_of(source: SingleSource) -> str:
     """A short name for reports."""
     match source:
-        case FilesSource():
+        case FilesSource() | VotesSource():
             paths = source.path if isinstance(source.path, list) else [source.path]
             return ", ".join(path.name for path in paths[:3]) + (", …" if paths[3:] else "")
         case ParallelLinesSource():

@@ -10,10 +10,10 @@ from evals.metrics.registry import METRICS
 from evals.preflight import Check
 from evals.report import words
 from evals.report.guarantees import load_guarantees
-from evals.report.notes import side_notes
+from evals.report.notes import side_notes, vote_notes
 from evals.report.page import printable
 from evals.report.repeat import details_of_run
-from evals.results import ComparisonResult, SideCost, TaskResult
+from evals.results import ComparisonResult, SideCost, TaskResult, VoteResult
 
 # Everything that Markdown or the HTML within it could take for markup.
 MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~$&@])")
@@ -36,6 +36,7 @@ def render_markdown(
     parts = [
         _verdict(result, config),
         _tasks("Task by task", words.of_role(result, "primary", "exploratory"), result),
+        _votes(result),
         _guard(result),
         _not_asked(result),
         _cost(result),
@@ -114,6 +115,43 @@ def _task_rows(task: TaskResult) -> Iterator[list[str]]:
             "",
             "",
         ]
+
+
+def _votes(result: ComparisonResult) -> list[str]:
+    votes = result.get("votes", [])
+    if not votes:
+        return []
+    confidence = words.short_percent(result["confidence"])
+    header = ["Models", "Votes", "Won", "Lost", "Equal", "Both bad", "Share"]
+    return [
+        "## What people preferred",
+        "",
+        "Two answers to the same prompt, without names and in an order left to chance. The verdict "
+        "does not rest on these votes.",
+        "",
+        *_table([*header, "p, adjusted", "Preferred"], map(_vote_row, votes)),
+        "",
+        f"Share in percent, with its {confidence} % interval; equal and both bad count half.",
+        "",
+        *(
+            f"- {escape(one['model'])} against {escape(one['other'])}: "
+            f"{'**Warning:** ' if is_warning else ''}{escape(note)}"
+            for one in votes
+            for is_warning, note in vote_notes(one)
+        ),
+    ]
+
+
+def _vote_row(one: VoteResult) -> list[str]:
+    p_value = one["adjusted_p_value"]
+    return [
+        f"**{escape(one['model'])}** against {escape(one['other'])}",
+        *(words.count(one[name]) for name in ("num_votes", "num_won", "num_lost")),
+        *(words.count(one[name]) for name in ("num_tied", "num_both_bad")),
+        words.vote_share(one),
+        words.UNKNOWN if p_value is None else escape(words.p_value(p_value)),
+        escape(words.preference(one)),
+    ]
 
 
 def _guard(result: ComparisonResult) -> list[str]:

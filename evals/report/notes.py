@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from evals.report.words import counted, points, score
-from evals.results import TaskResult
+from evals.results import TaskResult, VoteResult
 
 
 class Note(NamedTuple):
@@ -46,6 +46,24 @@ def judge_notes(task: TaskResult) -> list[Note]:
     return [
         *(Note(False, told) for told in judge.get("facts", ())),
         *(Note(True, told) for told in judge.get("warnings", ())),
+    ]
+
+
+def vote_notes(one: VoteResult) -> list[Note]:
+    """What to know of the votes on two models beside their numbers."""
+    days = one["first_day"]
+    if one["last_day"] != one["first_day"]:
+        days = f"{days} to {one['last_day']}"
+    told = (
+        f"{counted(one['num_votes'], 'vote')} on {counted(one['num_prompts'], 'prompt')} by "
+        f"{counted(one['num_voters'], 'voter')}, {days}; {one['model']} stood first in "
+        f"{one['num_shown_first']:,}."
+    )
+    method = [f"{one['interval_method']}; {one['test_method']}."] if one["interval_method"] else []
+    return [
+        Note(False, told),
+        *(Note(False, name) for name in method),
+        *(Note(True, warning) for warning in one["warnings"]),
     ]
 
 

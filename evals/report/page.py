@@ -21,7 +21,7 @@ from evals.report import words
 from evals.report.figures import build_forest
 from evals.report.guarantees import load_guarantees
 from evals.report.method import asking, metrics_used, rules
-from evals.report.notes import side_notes
+from evals.report.notes import side_notes, vote_notes
 from evals.report.repeat import configuration, details_of_run
 from evals.report.samples import OUTCOMES, SampleGroup, build_sample, group_samples
 from evals.results import ComparisonResult, TaskResult
@@ -165,7 +165,9 @@ def _template(name: str) -> Template:
         "megabytes": lambda num_bytes: f"{num_bytes / 1e6:,.0f} MB",
     }
     template = load_page(TEMPLATES / name, filters)
-    template.globals.update(words=words, METRICS=METRICS, side_notes=side_notes)
+    template.globals.update(
+        words=words, METRICS=METRICS, side_notes=side_notes, vote_notes=vote_notes
+    )
     return template
 
 

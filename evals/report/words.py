@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from configs.evaluation_schema import Role, Verdict
 from evals.metrics.registry import METRICS
-from evals.results import ZERO_SHOT, ComparisonResult, PromptResult, TaskResult
+from evals.results import ZERO_SHOT, ComparisonResult, PromptResult, TaskResult, VoteResult
 
 UNKNOWN = "not known"
 SIGNS: dict[Verdict, str] = {"better": "▲", "worse": "▼", "equivalent": "=", "inconclusive": "?"}
@@ -196,3 +196,17 @@ def _counts_right(task: TaskResult) -> bool:
         and task["variant"]["num_correct"] is not None
         and task["baseline"]["num_correct"] is not None
     )
+
+
+def vote_share(one: VoteResult) -> str:
+    """The share of votes with its interval, in percent."""
+    if one["interval"] is None:
+        return percent(one["share"])
+    low, high = one["interval"]
+    return f"{percent(one['share'])} ({percent(low)} to {percent(high)})"
+
+
+def preference(one: VoteResult) -> str:
+    """What the votes on two models say, in a word or three."""
+    told = {"better": f"{one['model']} preferred", "worse": f"{one['other']} preferred"}
+    return told.get(one["verdict"], "not settled")

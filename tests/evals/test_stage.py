@@ -1,5 +1,6 @@
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,10 +15,12 @@ from configs.artefact_paths import base_gguf, variant_gguf
 from configs.errors import UserError
 from configs.run_directory import RunDirectory, StageRecord, create_run
 from data.conversation import ImagePart, Message
+from data.votes import VOTES_FILE
 from evals.recording import open_recording
 from evals.results import ComparisonResult
 from evals.stage import ServeSide, compare_runs, evaluate_run, record_baseline, run_pilot
 from evals.targets import Target
+from tests.data.cast_votes import cast, keep
 from tests.evals.conftest import BuildConfig, chapter_rows, reply, write_rows
 from tests.evals.loopback_host import LoopbackHost, run_host
 
@@ -136,6 +139,9 @@ def test_the_variant_is_held_against_the_bases_better_prompt(
     assert set(host.answered.values()) == {3}
     for name in ("report.html", "report.md", "recordings/base.jsonl", "recordings/variant.jsonl"):
         assert (run.path / "evals" / name).stat().st_size > 500
+    samples = (run.path / "evals/samples.jsonl").read_text().splitlines()
+    outcomes = Counter(json.loads(line)["outcome"] for line in samples)
+    assert outcomes == {"won": 28, "lost": 2, "both_right": 8, "both_wrong": 2}
     assert (run.path / "evals" / "log-viewer" / "index.html").exists()
 
 
@@ -167,6 +173,7 @@ def test_a_failed_evaluation_leaves_no_earlier_verdict(runs: Runs, host: Loopbac
         runs.evaluate(runs.make(max_tokens=9))
     assert not (run.path / "evals/comparison.json").exists()
     assert not (run.path / "evals/report.html").exists()
+    assert not (run.path / "evals/samples.jsonl").exists()
 
 
 # Guard sets.
@@ -390,6 +397,7 @@ def test_two_runs_are_compared_out_of_their_recordings(runs: Runs, host: Loopbac
         "comparison.json",
         "report.html",
         "report.md",
+        "samples.jsonl",
     ]
 
 
@@ -426,3 +434,41 @@ def test_the_report_tells_that_both_sides_were_asked_the_same(runs: Runs) -> Non
     runs.evaluate(run)
     told = (run.path / "evals" / "report.md").read_text()
     assert "both sides got the same 40 requests" in told
+
+
+# Votes.
+
+
+def test_votes_of_the_run_are_reported_beside_the_verdict_without_asking_again(
+    runs: Runs, host: LoopbackHost
+) -> None:
+    run = runs.make()
+    runs.evaluate(run)
+    before, num_requests = result_of(run), len(host.requests)
+    assert "votes" not in before
+    votes = [
+        cast(str(n), number=n, models=("icd", "base"), client=f"c{n}", shown_first="ab"[n % 2])
+        for n in range(6)
+    ]
+    keep(run.path / VOTES_FILE, votes)
+    runs.evaluate(run)
+    assert len(host.requests) == num_requests
+    result = result_of(run)
+    assert [(one["model"], one["num_won"]) for one in result["votes"]] == [("icd", 6)]
+    assert {name: value for name, value in result.items() if name != "votes"} == before
+    for name in ("report.html", "report.md"):
+        assert "What people preferred" in (run.path / "evals" / name).read_text()
+
+
+def test_a_broken_line_among_the_votes_leaves_the_earlier_verdict(
+    runs: Runs, host: LoopbackHost
+) -> None:
+    run = runs.make()
+    runs.evaluate(run)
+    before, num_requests = result_of(run), len(host.requests)
+    file = keep(run.path / VOTES_FILE, [cast()])
+    file.write_text("{}\n" + file.read_text())
+    with pytest.raises(UserError, match="holds no vote") as caught:
+        runs.evaluate(run)
+    assert caught.value.where == f"{file}:1"
+    assert (result_of(run), len(host.requests)) == (before, num_requests)
