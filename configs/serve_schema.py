@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from configs.evaluation_schema import Price
 from configs.section import LocalPath, Section
 
 TargetName = Literal["variant", "base", "hosted"]
@@ -50,6 +51,8 @@ class HostedConfig(Section):
     """Requests sent there at the same time."""
     context_length: int | None = Field(default=None, ge=1)
     """Its context in tokens, shown in the models list; unknown when absent."""
+    price: Price | None = None
+    """What it costs, shown in the models list; unknown when absent."""
 
 
 class RouteConfig(Section):
@@ -118,6 +121,9 @@ class ServeConfig(Section):
     api_keys_path: LocalPath | None = None
     """File of the keys that clients need, made by `tunery keys add`; none are asked for when
     absent."""
+    workbench: bool | None = None
+    """Serve the page at `/`, which also shows reports and samples of the runs; when absent, unless
+    other machines reach the server without a key."""
     image_urls: bool = True
     """Fetch images from public https addresses, besides those in `data:` URLs."""
     max_body_mib: int = Field(default=32, ge=1)

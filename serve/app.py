@@ -23,6 +23,7 @@ from serve.models_list import models_list, search
 from serve.openapi import openapi_document
 from serve.request_log import RequestLog
 from serve.service import Service
+from serve.workbench.routes import workbench_routes
 
 MISTRAL_PREFIX = "/mistral/v1"
 PREFIXES = ("/v1", "/api/ai", MISTRAL_PREFIX)
@@ -41,6 +42,7 @@ def build_app(service: Service) -> ASGIApp:
             Route("/health/live", interface.health_live),
             Route("/metrics", interface.metrics),
             Route("/openapi.json", interface.openapi),
+            *workbench_routes(service),
         ],
         exception_handlers={
             ApiError: _fault,

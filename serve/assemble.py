@@ -6,6 +6,7 @@ from pathlib import Path
 from configs.errors import UserError
 from configs.secrets import read_key
 from configs.serve_schema import HostedConfig, RouteConfig, TargetName, VllmConfig
+from data.votes import VOTES_FILE
 from serve.access.keys import KeyRing
 from serve.admission import WaitingLine
 from serve.backend import Backend
@@ -20,6 +21,7 @@ from serve.recordings import Recorder, remove_expired
 from serve.routing import Route
 from serve.service import ServedModel, Service
 from serve.settings import ServedVariant, ServerSettings
+from serve.workbench.folder import Workbench, has_workbench
 
 RECORDINGS_FOLDER = "recordings"
 
@@ -58,6 +60,7 @@ class _Assembly:
             keys=KeyRing(serve.api_keys_path),
             images=ImageLoader(fetch_urls=serve.image_urls),
             recorder=recorder,
+            workbench=self._workbench(),
             max_body_bytes=serve.max_body_mib * 2**20,
             keep_alive_s=serve.keep_alive_s,
         )
@@ -76,6 +79,7 @@ class _Assembly:
     def _model(
         self, name: str, config: RouteConfig, variant: ServedVariant, recorder: Recorder | None
     ) -> ServedModel:
+        serve = self._serve
         backends = {target: self._backend(target, variant) for target in config.targets}
         return ServedModel(
             name=name,
@@ -84,6 +88,18 @@ class _Assembly:
             description=variant.description if config.to == "variant" else None,
             source_model=self._settings.base_name if config.to == "variant" else None,
             aliases=tuple(self._serve.aliases) if name == self._settings.variants[0].name else (),
+            price=serve.hosted.price if config.to == "hosted" and serve.hosted else None,
+        )
+
+    def _workbench(self) -> Workbench | None:
+        """What the page at `/` works with."""
+        if not has_workbench(self._serve):
+            return None
+        runs, folder = self._settings.runs, self._settings.folder
+        return Workbench(
+            runs_folder=runs[0].parent if runs else None,
+            served=[run.name for run in runs],
+            votes_file=None if folder is None else folder / VOTES_FILE.name,
         )
 
     def _recorder(self) -> Recorder | None:

@@ -18,8 +18,9 @@ from serve.engine import (
     RequestRefused,
     Usage,
 )
-from serve.errors import ApiError, body_too_large, from_engine, not_json, unavailable
+from serve.errors import ApiError, from_engine, unavailable
 from serve.request.chat_request import ChatRequest, parse_chat_request
+from serve.request.read_body import read_body
 from serve.request_log import note, note_first_token, request_id
 from serve.routing import Answering
 from serve.service import Service
@@ -61,8 +62,7 @@ class ChatCompletions:
     async def _answer(self, request: Request) -> Response:
         service = self._service
         client = service.identify(request, counted=True)
-        _check_content_type(request)
-        body = parse_chat_request(await _read_body(request, service.max_body_bytes))
+        body = parse_chat_request(await read_body(request, max_bytes=service.max_body_bytes))
         model = service.model(body.model)
         # Only names that are configured: what a client makes up must not make series of metrics.
         request.state.model = model.name
@@ -131,29 +131,6 @@ async def _noted(answering: Answering) -> Events:
             else:
                 note_first_token()
             yield event
-
-
-def _check_content_type(request: Request) -> None:
-    kind = request.headers.get("content-type", "")
-    if kind.partition(";")[0].strip().lower() != "application/json":
-        raise not_json(kind)
-
-
-async def _read_body(request: Request, max_bytes: int) -> bytes:
-    """The whole body; it is refused as soon as it shows to be too large."""
-    declared = request.headers.get("content-length", "")
-    size = int(declared) if declared.isdecimal() else 0
-    parts: list[bytes] = []
-    if size <= max_bytes:
-        size = 0
-        async for part in request.stream():
-            size += len(part)
-            parts.append(part)
-            if size > max_bytes:
-                break
-    if size > max_bytes:
-        raise body_too_large(max_bytes)
-    return b"".join(parts)
 
 
 async def _while_connected(request: Request, work: Awaitable[T]) -> T:

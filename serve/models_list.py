@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from configs.evaluation_schema import Price
 from serve.engine import EngineModel
 from serve.request.chat_request import DEFAULT_TEMPERATURE
 from serve.request.json_schema import request_schema
@@ -30,11 +31,12 @@ def model_object(
     summary: str | None = None,
     source_model: str | None = None,
     aliases: Sequence[str] = (),
+    price: Price | None = None,
 ) -> ModelObject:
     """The full object of one name.
 
     model: who answers under it; name: as clients say it; created: Unix time; source_model: what a
-    variant was tuned from; aliases: further names of the same model.
+    variant was tuned from; aliases: further names of the same model; price: what it costs.
     """
     schema = request_schema(model, name=name)
     inputs = ["text", "image"] if model.takes_images else ["text"]
@@ -58,7 +60,7 @@ def model_object(
         "aliases": list(aliases),
         "default_model_temperature": DEFAULT_TEMPERATURE,
         "deprecation": None,
-        "pricing": None,
+        "pricing": None if price is None else _pricing(price),
         "fine_tuning": None,
         "deployments": [],
         "developer": None,
@@ -67,6 +69,16 @@ def model_object(
         "released_at": released,
         "request_schema": schema,
         "json_request_schema": schema,
+    }
+
+
+def _pricing(price: Price) -> dict[str, Any]:
+    """The hosted interface's form, with the currency, which it leaves unsaid."""
+    return {
+        "method": "token",
+        "input_cost_per_token": price.input_per_million / 1e6,
+        "output_cost_per_token": price.output_per_million / 1e6,
+        "currency": price.currency,
     }
 
 

@@ -62,6 +62,7 @@ def settings_of_run(
             base=base_file if is_beside else None,
             mmproj=_mmproj(directory.path, config),
             serve=serve,
+            runs=[directory.path],
             folder=directory.path / "serve",
         ),
     )
@@ -114,7 +115,8 @@ def settings_of_runs(runs: Sequence[Run], *, checkpoint: Path | None = None) -> 
         )
         for directory, config in runs
     ]
-    return _checked(first, single.model_copy(update={"variants": variants}))
+    paths = [directory.path for directory, _ in runs]
+    return _checked(first, single.model_copy(update={"variants": variants, "runs": paths}))
 
 
 def as_measured(settings: ServerSettings) -> ServerSettings:
@@ -128,6 +130,7 @@ def as_measured(settings: ServerSettings) -> ServerSettings:
         num_slots=serve.num_slots,
         silence_s=serve.silence_s,
         drain_s=CHILD_DRAIN_S,
+        workbench=False,
     )
     return settings.model_copy(update={"serve": plain})
 

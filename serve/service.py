@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from starlette.requests import Request
 
+from configs.evaluation_schema import Price
 from configs.serve_schema import TargetName
 from serve.access.keys import ANONYMOUS, KeyRing
 from serve.engine import Engine, EngineModel
@@ -18,13 +19,15 @@ from serve.models_list import model_object
 from serve.recordings import Recorder
 from serve.request_log import note
 from serve.routing import Route
+from serve.workbench.folder import Workbench
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServedModel:
     """A model name that clients may send. to: who answers where nothing else is said.
 
-    source_model: what a variant was tuned from; aliases: further names of the same model.
+    source_model: what a variant was tuned from; aliases: further names of the same model;
+    price: what it costs, where somebody asks for money.
     """
 
     name: str
@@ -33,6 +36,7 @@ class ServedModel:
     description: str | None = None
     source_model: str | None = None
     aliases: tuple[str, ...] = ()
+    price: Price | None = None
 
     @property
     def engine_model(self) -> EngineModel:
@@ -53,13 +57,15 @@ class ServedModel:
             description=self.description,
             source_model=self.source_model,
             aliases=self.aliases,
+            price=self.price,
         )
 
 
 @dataclass(kw_only=True)
 class Service:
     """What `build_app` answers with. engines: those of this machine, which must be ready for the
-    server to be; hosts: those elsewhere; models: by the name that clients send.
+    server to be; hosts: those elsewhere; models: by the name that clients send; workbench: what the
+    page at `/` works with, None where there is none.
 
     keep_alive_s: see `ServeConfig`; draining: no new requests are let in, the running ones go on.
     """
@@ -71,6 +77,7 @@ class Service:
     keys: KeyRing
     images: ImageLoader
     recorder: Recorder | None
+    workbench: Workbench | None
     max_body_bytes: int
     keep_alive_s: float
     draining: bool = False

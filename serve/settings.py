@@ -35,6 +35,8 @@ class ServerSettings(Section):
     """GGUF of the vision tower that all of them share; no images are taken without it."""
     serve: ServeConfig = ServeConfig()
     """How they are served; routes and aliases are the first variant's."""
+    runs: list[LocalPath] = Field(default=[])
+    """Run directories of the variants; the workbench shows them, and those beside the first."""
     folder: LocalPath | None = None
     """Where engines log (`engine-*.log`) and shadowed requests are recorded; nowhere when absent.
     """

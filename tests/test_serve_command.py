@@ -79,6 +79,17 @@ def test_a_run_answers_and_says_how_to_call_it(gguf: Path, tmp_path: Path) -> No
         assert answer.status_code == 200, answer.text
         listed = httpx.get(f"{url}/v1/models").json()["data"]
         assert [model["id"] for model in listed] == ["one", "x"]
+        assert f"In the browser: {url}/\n" in said
+        assert "<html" in httpx.get(f"{url}/").text
+        [run] = httpx.get(f"{url}/workbench/api/runs").json()["runs"]
+        assert (run["name"], run["is_served"]) == ("one", True)
+
+
+def test_where_there_is_no_workbench_none_is_told(gguf: Path, tmp_path: Path) -> None:
+    make_run(tmp_path, "one", files={"variant": gguf}, serve=SERVE | {"workbench": False})
+    with serving("one", *runs_of(tmp_path)) as (said, url):
+        assert "browser" not in said
+        assert httpx.get(f"{url}/").status_code == 404
 
 
 def test_the_base_answers_instead_under_its_own_name(gguf: Path, tmp_path: Path) -> None:

@@ -4,18 +4,17 @@ OpenAI's and Mistral's spellings are taken. Whatever cannot be honoured is refus
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-import orjson
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from data.conversation import Message
 from serve.engine import Completion, EngineModel
 from serve.errors import ApiError
 from serve.request.answer_format import ResponseFormat
 from serve.request.body import Body, OnlyFalse, Whole, refuse
-from serve.request.faults import invalid_request
 from serve.request.messages import Messages, check_replies, find_images
+from serve.request.read_body import parse_body
 from serve.request.refused import remedy_for
 from serve.request.rules import given, needs, not_both
 from serve.request.tools import ToolChoice, Tools, check_tools, to_engine_choice
@@ -25,8 +24,6 @@ DEFAULT_TEMPERATURE = 0.7
 MAX_CHOICES = 16
 MAX_STOPS = 16
 MAX_TOP_LOGPROBS = 20
-MAX_BRACKETS = 500_000
-"""Also counted in texts, which is faster than to look closer: millions of arrays take seconds."""
 MAX_INT32 = 2**31 - 1
 MAX_INT64 = 2**63 - 1
 
@@ -223,13 +220,4 @@ class ChatRequest(Body):
 
 def parse_chat_request(body: bytes) -> ChatRequest:
     """The request that `body` holds; anything that is wrong with it is a 400 `ApiError`."""
-    if body.count(b"{") + body.count(b"[") > MAX_BRACKETS:
-        raise ApiError(400, "invalid_params", "the body holds too many arrays and objects")
-    try:
-        content: Any = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise ApiError(400, "invalid_params", f"the body is not valid JSON: {error}") from error
-    try:
-        return ChatRequest.model_validate(content)
-    except ValidationError as error:
-        raise invalid_request(error.errors(include_url=False)) from error
+    return parse_body(ChatRequest, body)

@@ -2,7 +2,10 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
+from configs.serve_schema import RouteConfig
+from serve.access.keys import KeyRing
 from serve.engine import (
     ChoiceEnd,
     Completion,
@@ -13,6 +16,11 @@ from serve.engine import (
     TextDelta,
     Usage,
 )
+from serve.images.load import ImageLoader
+from serve.metrics import Metrics
+from serve.routing import Route
+from serve.service import ServedModel, Service
+from serve.workbench.folder import Workbench
 
 Step = Event | Exception | asyncio.Event | float
 """An event to yield, an exception to raise, something to wait for, or seconds to pass."""
@@ -53,6 +61,29 @@ class Scripted:
                     yield step
         finally:
             self.num_open -= 1
+
+
+def scripted_service(
+    name: str,
+    steps: Sequence[Step],
+    *,
+    keys_file: Path | None = None,
+    workbench: Workbench | None = None,
+) -> Service:
+    """One scripted backend behind the interface, under `name`."""
+    route = Route(name, RouteConfig(), {"variant": Scripted(name, steps)}, recorder=None)
+    return Service(
+        engines=[],
+        hosts=[],
+        models={name: ServedModel(name=name, to="variant", route=route)},
+        metrics=Metrics(),
+        keys=KeyRing(keys_file),
+        images=ImageLoader(fetch_urls=False),
+        recorder=None,
+        workbench=workbench,
+        max_body_bytes=2**20,
+        keep_alive_s=10.0,
+    )
 
 
 async def text_of(events: Events) -> str:

@@ -12,16 +12,10 @@ import pytest
 from openai import OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
-from configs.serve_schema import RouteConfig
-from serve.access.keys import KeyRing
 from serve.app import build_app
 from serve.engine import EngineError, TextDelta
-from serve.images.load import ImageLoader
-from serve.metrics import Metrics
-from serve.routing import Route
-from serve.service import ServedModel, Service
 from tests.serve.conftest import ALIAS, MODEL
-from tests.serve.scripted import Scripted, Step
+from tests.serve.scripted import Step, scripted_service
 
 QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": "the river"}]
 
@@ -354,19 +348,7 @@ def ask_breaking(*steps: Step, stream: bool) -> httpx.Response:
     """The answer of a server whose only backend does these steps."""
 
     async def ask() -> httpx.Response:
-        backend = Scripted(MODEL, steps)
-        route = Route(MODEL, RouteConfig(), {"variant": backend}, recorder=None)
-        service = Service(
-            engines=[],
-            hosts=[],
-            models={MODEL: ServedModel(name=MODEL, to="variant", route=route)},
-            metrics=Metrics(),
-            keys=KeyRing(None),
-            images=ImageLoader(fetch_urls=False),
-            recorder=None,
-            max_body_bytes=2**20,
-            keep_alive_s=10.0,
-        )
+        service = scripted_service(MODEL, steps)
         transport = httpx.ASGITransport(build_app(service), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
             return await client.post("/v1/chat/completions", json=body(stream=stream))

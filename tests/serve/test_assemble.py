@@ -278,6 +278,15 @@ def test_metrics_name_each_engine_and_everyone_who_answers(build: Build) -> None
         assert series in rendered
 
 
+def test_only_the_hosted_model_has_a_price(build: Build) -> None:
+    price = {"input_per_million": 0.1, "output_per_million": 0.3}
+    routes = {"m": {"to": "base"}, "n": {"to": "hosted"}}
+    models = build(routes=routes, hosted=HOSTED | {"price": price}).models
+    told = {name: model.to_json(created=0)["pricing"] for name, model in models.items()}
+    assert told["n"]["output_cost_per_token"] == pytest.approx(3e-7)
+    assert (told["m"], told["a"]) == (None, None)
+
+
 def test_a_host_is_asked_at_its_address_with_its_model_and_key(
     build: Build, tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,11 +1,13 @@
 """The object of a model, as the clients of three interfaces read it."""
 
 import json
+from typing import Any
 
 from jsonschema import Draft202012Validator
 from mistralai.client.models import BaseModelCard, ModelList
 from openai.types import Model
 
+from configs.evaluation_schema import Price
 from serve.engine import EngineModel
 from serve.models_list import ModelObject, model_object, models_list, search
 from serve.openapi_answers import ANSWERS
@@ -16,7 +18,7 @@ HOSTED = EngineModel(name="mistral-small-latest", context_length=None)
 CREATED = 1_750_000_000
 
 
-def variant(**further: str) -> ModelObject:
+def variant(**further: Any) -> ModelObject:  # noqa: ANN401 (any field)
     return model_object(
         VARIANT,
         name="lawyer",
@@ -111,3 +113,15 @@ def test_a_search_reads_names_and_descriptions() -> None:
     assert found("away far") == ["hosted"]
     assert found("far law") == []
     assert found("nothing like it") == []
+
+
+def test_a_price_is_told_by_the_token_and_with_its_currency() -> None:
+    price = Price(input_per_million=0.5, output_per_million=2, currency="EUR")
+    told = model_object(HOSTED, name="h", kind="hosted", created=CREATED, price=price)
+    assert told["pricing"] == {
+        "method": "token",
+        "input_cost_per_token": 5e-7,
+        "output_cost_per_token": 2e-6,
+        "currency": "EUR",
+    }
+    assert variant()["pricing"] is None

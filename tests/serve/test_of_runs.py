@@ -23,6 +23,7 @@ def test_a_run_is_its_merged_variant_beside_its_base(tmp_path: Path) -> None:
     assert (settings.base_name, settings.base) == ("tiny", artefacts / "base.q8_0.gguf")
     assert settings.serve == run[1].serve
     assert settings.folder == tmp_path / "runs" / "one" / "serve"
+    assert settings.runs == [tmp_path / "runs" / "one"]
     assert settings.mmproj is None
 
 
@@ -74,6 +75,7 @@ def test_several_runs_are_their_adapters_on_the_first_ones_base(tmp_path: Path) 
         for name, slots in (("one", 2), ("two", 1))
     ]
     settings = settings_of_runs(runs)
+    assert settings.runs == [run.path for run, _ in runs]
     folder = tmp_path / "runs"
     assert [(variant.name, variant.adapter) for variant in settings.variants] == [
         ("one", folder / "one" / "artefacts" / "one.lora.gguf"),
@@ -145,5 +147,6 @@ def test_what_is_measured_is_what_answers_without_what_concerns_clients(tmp_path
     assert (told.engine, told.silence_s) == (LlamaCppConfig(), 17.0)
     assert (told.aliases, told.routes, told.hosted, told.api_keys_path) == ([], {}, None, None)
     assert told.recordings == RecordingConfig()
+    assert told.workbench is False
     assert told.max_body_mib == ServeConfig().max_body_mib
     assert measured.model_copy(update={"serve": settings.serve}) == settings
