@@ -13,8 +13,8 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 
-MAX_CHARACTERS = 200_000
-"""A longer text is refused: parsing takes seconds then."""
+MAX_CHARACTERS = 100_000
+"""A longer text is refused: parsing what was made to take long takes seconds then."""
 
 TAGS = frozenset(
     {
