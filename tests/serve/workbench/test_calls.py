@@ -123,6 +123,7 @@ def _sent_by_openai(code: str) -> dict[str, Any]:
     arguments = call[: call.index("\n)\n") + 2]
     given: dict[str, Any] = eval(f"dict{arguments}", {})
     further: dict[str, Any] = given.pop("extra_body", {})
+    given.pop("timeout", None)  # the client's own, which is not sent
     return given | further
 
 
