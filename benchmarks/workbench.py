@@ -89,7 +89,7 @@ def main() -> None:
                 "machine": {
                     "cpu_count": os.cpu_count(),
                     "load_average": os.getloadavg()[0],
-                    "platform": platform.platform(),
+                    "platform": f"{platform.system()} {platform.machine()}",
                     "python": platform.python_version(),
                     "chromium": browser.version,
                     "playwright": version("playwright"),
