@@ -10,7 +10,6 @@ the page cache and flushed to disk; imports are not counted. The last line of th
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -27,6 +26,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, MistralConfig
 
+from benchmarks.machine import describe_machine
 from benchmarks.memory import run_watched
 from data.cache import new_folder
 from train.merging.adapters import WeightedAdapter
@@ -60,7 +60,8 @@ def main() -> None:
 
 def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """All figures; seconds are medians over the rounds, which take turns."""
-    results: dict[str, Any] = {"machine": describe_machine(), "threads": options.threads}
+    machine = describe_machine(["torch", "transformers", "peft"])
+    results: dict[str, Any] = {"machine": machine, "threads": options.threads}
     for size in options.sizes:
         run = folder / f"{size}gb"
         build_checkpoint(run / "base", num_layers=LAYERS[size])
@@ -206,15 +207,6 @@ def build_adapter(base: Path, folder: Path) -> None:
         if "lora_" in name
     }
     save_file(factors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-
-
-def describe_machine() -> dict[str, str]:
-    """What the figures were taken on."""
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ run, over the arithmetic that a token needs. `--smoke` runs it all on a tiny mod
 """
 
 import argparse
-import importlib.metadata
 import importlib.util
 import json
 import subprocess
@@ -32,6 +31,7 @@ from transformers import Mistral3Config, PreTrainedTokenizerBase, PreTrainedToke
 from trl import SFTConfig, SFTTrainer
 
 from benchmarks.clock import Clock
+from benchmarks.machine import describe_machine
 from configs.schema import TrainConfig
 from data.cache import cache_folder, new_folder
 from train.adapter import build_model
@@ -102,19 +102,21 @@ def main() -> None:
         print(json.dumps({"benchmark": "train_24b", "value": None, "unit": "tokens/s"}))
         return
     checkpoint = _random_checkpoint(SMOKE if arguments.smoke else ARCHITECTURE)
-    machine = _describe_machine()
-    print(json.dumps(machine))
+    machine = describe_machine(["torch", "transformers", "trl", "peft", "bitsandbytes"])
+    matmul_tflops = round(_matmul_rate() / 1e12, 1) if torch.cuda.is_available() else None
+    print(json.dumps({"machine": machine, "matmul_tflops": matmul_tflops}))
     results = []
     for rank in arguments.ranks:
         for length in arguments.lengths:
             for side in arguments.sides:
                 case = {"side": side, "length": length, "rank": rank, "checkpoint": str(checkpoint)}
                 results.append(case | _run(case))
-                results[-1] |= _judge(results[-1], machine["matmul_tflops"], checkpoint)
-                print(_format(results[-1], machine), flush=True)
+                results[-1] |= _judge(results[-1], matmul_tflops, checkpoint)
+                print(_format(results[-1]), flush=True)
     best = max(r.get("tokens_per_second", 0.0) for r in results if r["side"] == "tunery")
     summary = {"benchmark": "train_24b", "value": best, "unit": "tokens/s"}
-    print(json.dumps(summary | {"machine": machine, "cases": results}))
+    taken_on = {"machine": machine, "matmul_tflops": matmul_tflops}
+    print(json.dumps(summary | taken_on | {"cases": results}))
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -342,24 +344,6 @@ def _stand_in_tokenizer() -> PreTrainedTokenizerBase:
     return PreTrainedTokenizerFast(tokenizer_object=backend, **names)
 
 
-def _describe_machine() -> dict[str, Any]:
-    """Card, driver, versions, and the rate at which the card multiplies matrices in bf16."""
-    versions = {
-        name: importlib.metadata.version(name)
-        for name in ("torch", "transformers", "trl", "peft", "bitsandbytes")
-    }
-    if not torch.cuda.is_available():
-        return {"card": "none", "versions": versions, "matmul_tflops": None}
-    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    card, driver = subprocess.check_output(query, text=True).splitlines()[0].split(", ")
-    return {
-        "card": card,
-        "driver": driver,
-        "versions": versions,
-        "matmul_tflops": round(_matmul_rate() / 1e12, 1),
-    }
-
-
 def _matmul_rate(size: int = 8192, rounds: int = 20) -> float:
     """FLOP/s of square bf16 products, the best of three."""
     left, right = (torch.randn(size, size, dtype=torch.bfloat16, device="cuda") for _ in range(2))
@@ -374,7 +358,7 @@ def _matmul_rate(size: int = 8192, rounds: int = 20) -> float:
     return max(rates)
 
 
-def _format(result: dict[str, Any], machine: dict[str, Any]) -> str:
+def _format(result: dict[str, Any]) -> str:
     case = f"{result['side']:>8} r{result['rank']:<3} {result['length']:>6} tokens"
     if "failed" in result:
         return f"{case}: {result['failed']}"

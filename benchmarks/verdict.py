@@ -12,16 +12,15 @@ evals/statistics/method_note.json; for readers it is written to benchmarks/resul
 import argparse
 import datetime
 import json
-import platform
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks import verdict_populations as draws
+from benchmarks.machine import describe_machine, name_machine
 from benchmarks.verdict_populations import LabelPopulation, Layout, Population, clustered, single
 from evals.statistics.comparison import PairedComparison
 from evals.statistics.corpus import compare_macro_f1
@@ -58,6 +57,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=1500, help="evaluations simulated per cell")
     parser.add_argument("--no-write", action="store_true", help="only print")
     arguments = parser.parse_args()
+    machine = describe_machine(["numpy", "scipy", "statsmodels"])
     started, cells = time.perf_counter(), []
     for cell in run_cells(arguments.trials):
         cells.append(cell)
@@ -65,8 +65,8 @@ def main() -> None:
     note = summarise(
         cells,
         date=datetime.date.today().isoformat(),
-        machine=f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
-        versions={name: version(name) for name in ("numpy", "scipy", "statsmodels")},
+        machine=name_machine(machine),
+        versions=machine["versions"],
     )
     if not arguments.no_write:
         METHOD_NOTE_FILE.write_text(json.dumps(note, indent=1) + "\n")

@@ -9,17 +9,15 @@ between frames, the browser's long tasks, and the time from a key to the next fr
 """
 
 import json
-import os
-import platform
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from playwright.sync_api import Browser, Page, expect
 
+from benchmarks.machine import describe_machine
 from configs.serve_schema import ServeConfig
 from serve.process import start_interface
 from serve.settings import ServedVariant, ServerSettings
@@ -86,16 +84,8 @@ def main() -> None:
                 "first_paint": _first_paint(browser, server.url),
                 "streaming": _streaming(browser, server.url, host),
                 "idle": _streaming(browser, server.url, None),
-                "machine": {
-                    "cpu_count": os.cpu_count(),
-                    "load_average": os.getloadavg()[0],
-                    "platform": f"{platform.system()} {platform.machine()}",
-                    "python": platform.python_version(),
-                    "chromium": browser.version,
-                    "playwright": version("playwright"),
-                    "starlette": version("starlette"),
-                    "uvicorn": version("uvicorn"),
-                },
+                "machine": describe_machine(["playwright", "starlette", "uvicorn"]),
+                "chromium": browser.version,
             }
     output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(results, indent=2))
