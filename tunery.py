@@ -7,10 +7,11 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from configs.run_argument import RUNS, RunsOption, TargetArgument, open_or_create
 from serve.access.key_commands import key_commands
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from configs.run_directory import RunDirectory, StageName, StageResult
     from configs.schema import RunConfig
     from evals.stage import ServeSide
+    from train.artefacts.yardstick import OpenGguf
 
 app = typer.Typer(
     help="From domain data to a model of your own: prepare, train, merge, serve, evaluate.",
@@ -31,11 +33,6 @@ app = typer.Typer(
 
 app.add_typer(key_commands, name="keys")
 
-TargetArgument = Annotated[
-    str, typer.Argument(metavar="CONFIG|RUN", help="A configuration file, or the name of a run.")
-]
-RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of the run directories.")]
-RUNS = Path("runs")
 SERVER_START_SECONDS = 300.0
 # As for a test that fails; 1 is an error, 2 a wrong call.
 NOT_PROMOTED_STATUS = 3
@@ -48,7 +45,7 @@ def run(target: TargetArgument, runs: RunsOption = RUNS) -> None:
     from evals.table import print_comparison
 
     console = _console()
-    directory, config = _open_or_create(target, runs)
+    directory, config = open_or_create(target, runs)
     if config.evaluation.baseline.kind == "hosted" and config.evaluation.baseline.api_key_env:
         from configs.secrets import read_key
 
@@ -148,7 +145,7 @@ def evaluate(
     if gate and record is not None:
         raise typer.BadParameter("--gate needs a verdict, and --record comes to none")
     console = _console()
-    opened = [_open_or_create(target, runs) for target in targets]
+    opened = [open_or_create(target, runs) for target in targets]
     directory, config = opened[0]
     if record is not None:
         from evals.stage import record_baseline
@@ -164,11 +161,9 @@ def evaluate(
     elif limit is not None:
         from evals.stage import run_pilot
 
-        serve_side = _serve_side(directory, config)
+        served = serve_side(directory, config)
         with directory.lock():
-            result = run_pilot(
-                directory, config, limit=limit, serve_side=serve_side, console=console
-            )
+            result = run_pilot(directory, config, limit=limit, serve_side=served, console=console)
     else:
         from evals.table import print_comparison
 
@@ -199,7 +194,7 @@ def serve(
     from serve.server import run_server
     from serve.workbench.folder import has_workbench
 
-    opened = [_open_or_create(target, runs) for target in targets]
+    opened = [open_or_create(target, runs) for target in targets]
     checkpoint = _vllm_base(opened[0][1])
     if len(opened) > 1 and base:
         raise typer.BadParameter("several runs have their base beside them, under its own name")
@@ -232,7 +227,7 @@ def chat(
     from serve.of_runs import as_measured, settings_of_run
     from serve.process import start_interface
 
-    directory, config = _open_or_create(target, runs)
+    directory, config = open_or_create(target, runs)
     checkpoint = _vllm_base(config)
     settings = as_measured(settings_of_run((directory, config), base=base, checkpoint=checkpoint))
     log = directory.path / "serve" / "chat.log"
@@ -254,20 +249,8 @@ def _console() -> "Console":
     return Console(highlight=False)
 
 
-def _open_or_create(target: str, runs: Path) -> "tuple[RunDirectory, RunConfig]":
-    """The run of a configuration file, of a run directory, or of a run's name."""
-    from configs.load import load_config
-    from configs.run_directory import create_run, open_run
-
-    if target.endswith((".yaml", ".yml")):
-        config = load_config(Path(target))
-        return create_run(config, runs), config
-    directory = open_run(Path(target) if "/" in target else runs / target)
-    return directory, directory.load_config()
-
-
 def _run_one_stage(stage: "StageName", target: str, runs: Path) -> None:
-    directory, config = _open_or_create(target, runs)
+    directory, config = open_or_create(target, runs)
     _run_stages(directory, config, [stage], _console())
 
 
@@ -279,11 +262,10 @@ def _run_stages(
 ) -> None:
     from configs.status import summarize_facts
 
-    works = {"prepare": _prepare, "train": _train, "merge": _merge, "evaluate": _evaluate}
     with directory.lock():
         for number, stage in enumerate(stages, start=1):
             console.print(f"[dim]{number}/{len(stages)}[/] {stage}")
-            result = works[stage](directory, config, console)
+            result = work_stage(stage, directory, config, console)
             state = "unchanged, skipped" if result.skipped else f"done in {result.seconds:.0f} s"
             console.print(f"    [green]{state}[/]  [dim]{summarize_facts(stage, result.facts)}[/]")
             if stage != "prepare" and not result.skipped:
@@ -292,182 +274,41 @@ def _run_stages(
                 write_card(directory)
 
 
-def _prepare(directory: "RunDirectory", config: "RunConfig", console: "Console") -> "StageResult":
-    from configs.run_directory import run_stage
-    from data.fingerprint import data_fingerprint, model_fingerprint
+def work_stage(
+    stage: "StageName", directory: "RunDirectory", config: "RunConfig", console: "Console"
+) -> "StageResult":
+    """Do one stage of a run, unless that has been done."""
+    match stage:
+        case "prepare":
+            from data.prepare_stage import prepare_stage
 
-    def work(resume: bool) -> dict[str, Any]:
-        from data.prepare import prepare
+            return prepare_stage(directory, config, console)
+        case "train":
+            from train.train_stage import train_stage
 
-        return prepare(config, directory.path / "data", console=console)
+            return train_stage(directory, config, console)
+        case "merge":
+            from train.merge_stage import merge_stage
 
-    return run_stage(
-        directory,
-        "prepare",
-        settings={
-            "data": config.data.model_dump(mode="json"),
-            "source_files": data_fingerprint(config),
-            "evaluation_sources": [
-                one.model_dump(mode="json") for one in config.evaluation_sources
-            ],
-            "model": config.model.model_dump(mode="json"),
-            "model_files": model_fingerprint(config.model),
-        },
-        after=[],
-        outputs=["data"],
-        seed=config.train.seed,
-        work=work,
+            return merge_stage(directory, config, console, find_opener=lambda: _gguf_opener(config))
+        case "evaluate":
+            from evals.evaluate_stage import evaluate_stage
+
+            return evaluate_stage(directory, config, console, serve_side=serve_side)
+
+
+def _gguf_opener(config: "RunConfig") -> "OpenGguf":
+    """Opens a GGUF in the engine that serves it."""
+    from serve.engines.num_threads import default_num_threads
+    from serve.llama_scorer import open_gguf
+
+    num_threads = config.serve.num_threads or default_num_threads()
+    return lambda file, num_tokens: open_gguf(
+        file, num_threads=num_threads, context_length=num_tokens
     )
 
 
-def _train(directory: "RunDirectory", config: "RunConfig", console: "Console") -> "StageResult":
-    from configs.run_directory import run_stage
-    from data.fingerprint import model_fingerprint
-
-    def work(resume: bool) -> dict[str, Any]:
-        from data.models.model_source import resolve_checkpoint
-        from train.adapter import TrainFiles, train_adapter
-        from train.report.page import write_report
-
-        path = directory.path
-        training = train_adapter(
-            config.train,
-            checkpoint=resolve_checkpoint(config.model),
-            base_name=config.model.hub_id or config.model.name,
-            run_name=config.name,
-            max_length=config.model.max_length,
-            files=TrainFiles(
-                train_rows=path / "data" / "train.parquet",
-                validation_rows=path / "data" / "validation.parquet",
-                checkpoints=path / "checkpoints",
-                trackers=path / "trackers",
-                adapter=path / "adapter",
-            ),
-            resume=resume,
-            console=console,
-        )
-        report = path / "train" / "report.html"
-        report.parent.mkdir(exist_ok=True)
-        write_report(report, config=config, facts=training.facts, history=training.history)
-        return training.facts
-
-    return run_stage(
-        directory,
-        "train",
-        settings={
-            # Where the losses are also sent does not change the adapter.
-            "train": config.train.model_dump(mode="json", exclude={"trackers"}),
-            "model": config.model.model_dump(mode="json"),
-            "model_files": model_fingerprint(config.model),
-        },
-        after=["prepare"],
-        outputs=["adapter", "train/report.html"],
-        seed=config.train.seed,
-        work=work,
-    )
-
-
-def _merge(directory: "RunDirectory", config: "RunConfig", console: "Console") -> "StageResult":
-    from configs.run_directory import run_stage
-    from data.fingerprint import folder_fingerprint, model_fingerprint
-
-    def work(resume: bool) -> dict[str, Any]:
-        from data.models.model_source import resolve_checkpoint
-        from serve.engines.num_threads import default_num_threads
-        from serve.llama_scorer import open_gguf
-        from train.artefacts.build import make_artefacts
-
-        num_threads = config.serve.num_threads or default_num_threads()
-        facts = make_artefacts(
-            config,
-            directory.path,
-            checkpoint=resolve_checkpoint(config.model),
-            open_gguf=lambda file, num_tokens: open_gguf(
-                file, num_threads=num_threads, context_length=num_tokens
-            ),
-            console=console,
-        )
-        return dict(facts)
-
-    return run_stage(
-        directory,
-        "merge",
-        settings={
-            "name": config.name,
-            "merge": config.merge.model_dump(mode="json"),
-            "model": config.model.model_dump(mode="json"),
-            "model_files": model_fingerprint(config.model),
-            "further_adapters": [
-                folder_fingerprint(one.path) for one in config.merge.further_adapters
-            ],
-            "quantization": config.train.quantization,
-            "with_base": config.needs_base,
-        },
-        after=["prepare", "train"],
-        outputs=[
-            "artefacts",
-            "merge/report.html",
-            *(["merged"] if "bf16" in config.merge.artefacts else []),
-        ],
-        seed=config.train.seed,
-        work=work,
-    )
-
-
-def _evaluate(directory: "RunDirectory", config: "RunConfig", console: "Console") -> "StageResult":
-    from configs.run_directory import run_stage
-
-    def work(resume: bool) -> dict[str, Any]:
-        from evals.stage import evaluate_run
-
-        return evaluate_run(
-            directory, config, serve_side=_serve_side(directory, config), console=console
-        )
-
-    return run_stage(
-        directory,
-        "evaluate",
-        settings={
-            "name": config.name,
-            "model": config.model.name,
-            "evaluation": config.evaluation.model_dump(mode="json"),
-            "recording": _recording_fingerprint(config),
-            "engine": config.serve.engine.model_dump(mode="json"),
-            "context_length": config.serve.context_length,
-            "num_slots": config.serve.num_slots,
-            **_votes_fingerprint(directory),
-        },
-        after=["prepare", "merge"],
-        outputs=[
-            "evals/comparison.json",
-            "evals/report.html",
-            "evals/report.md",
-            "evals/samples.jsonl",
-        ],
-        seed=config.evaluation.seed,
-        work=work,
-    )
-
-
-def _recording_fingerprint(config: "RunConfig") -> str:
-    """What changes with the recorded baseline's content; empty where there is none."""
-    from configs.evaluation_schema import RecordedBaseline
-    from data.fingerprint import file_sha256
-
-    baseline = config.evaluation.baseline
-    return file_sha256(baseline.path) if isinstance(baseline, RecordedBaseline) else ""
-
-
-def _votes_fingerprint(directory: "RunDirectory") -> dict[str, str]:
-    """What changes with the votes that the run's server has kept; nothing where there are none."""
-    from data.fingerprint import file_sha256
-    from data.votes import VOTES_FILE
-
-    file = directory.path / VOTES_FILE
-    return {"votes": file_sha256(file)} if file.exists() else {}
-
-
-def _serve_side(directory: "RunDirectory", config: "RunConfig") -> "ServeSide":
+def serve_side(directory: "RunDirectory", config: "RunConfig") -> "ServeSide":
     """How the evaluation has the base or the variant served: as users are."""
     from contextlib import contextmanager
 

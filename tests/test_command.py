@@ -181,7 +181,7 @@ def evaluated(config_file: Path, runs: Path, monkeypatch: pytest.MonkeyPatch, na
         }
 
     monkeypatch.setattr("evals.stage.evaluate_run", leave_result)
-    assert not main_module._evaluate(run, config, Console(quiet=True)).skipped
+    assert not main_module.work_stage("evaluate", run, config, Console(quiet=True)).skipped
     return run.path
 
 
@@ -212,7 +212,9 @@ def test_a_recording_of_other_content_is_evaluated_anew(
     run = open_run(evaluated(config_file, tmp_path / "runs", monkeypatch, "minimal"))
 
     def is_skipped() -> bool:
-        return main_module._evaluate(run, run.load_config(), Console(quiet=True)).skipped
+        return main_module.work_stage(
+            "evaluate", run, run.load_config(), Console(quiet=True)
+        ).skipped
 
     assert is_skipped()
     recording.write_text("two")
@@ -226,7 +228,9 @@ def test_new_votes_are_evaluated_anew_and_none_change_nothing(
     run = open_run(evaluated(config_file, tmp_path / "runs", monkeypatch, "minimal"))
 
     def is_skipped() -> bool:
-        return main_module._evaluate(run, run.load_config(), Console(quiet=True)).skipped
+        return main_module.work_stage(
+            "evaluate", run, run.load_config(), Console(quiet=True)
+        ).skipped
 
     assert "votes" not in run.read_manifest()["evaluate"]["inputs"]["settings"]
     assert is_skipped()
