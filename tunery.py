@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from configs.ray_stages import WorkStage
     from configs.run_directory import RunDirectory, StageName, StageResult
     from configs.schema import RunConfig
     from evals.stage import ServeSide
@@ -39,12 +40,30 @@ NOT_PROMOTED_STATUS = 3
 
 
 @app.command()
-def run(target: TargetArgument, runs: RunsOption = RUNS) -> None:
+def run(
+    target: TargetArgument,
+    runs: RunsOption = RUNS,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Run the stages on a Ray cluster: local, auto or host:port."
+        ),
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="With --ray: where nodes share runs, such as s3://…"),
+    ] = None,
+) -> None:
     """All stages; those whose inputs have not changed are skipped, a killed one goes on."""
     from configs.run_directory import STAGES
+    from configs.run_storage import RunStorage, is_url
     from evals.table import print_comparison
 
+    if storage is not None and ray is None:
+        raise typer.BadParameter("--storage is for --ray; without it give a folder by --runs")
     console = _console()
+    shared = RunStorage(storage) if storage is not None and is_url(storage) else None
+    runs = Path(storage) if storage is not None and shared is None else runs
     directory, config = open_or_create(target, runs)
     if config.evaluation.baseline.kind == "hosted" and config.evaluation.baseline.api_key_env:
         from configs.secrets import read_key
@@ -56,7 +75,15 @@ def run(target: TargetArgument, runs: RunsOption = RUNS) -> None:
 
         check_trackers(config.train.trackers)
     console.print(f"[bold]{config.name}[/]  {config.description}", soft_wrap=True)
-    _run_stages(directory, config, STAGES, console)
+    if ray is None:
+        _run_stages(directory, config, STAGES, console)
+    else:
+        from configs.ray_cluster import open_cluster
+        from configs.ray_stages import StagesOnRay
+
+        with open_cluster(ray):
+            on_ray = StagesOnRay(work_stage, storage=shared)
+            _run_stages(directory, config, STAGES, console, work=on_ray.work)
     print_comparison(directory.path / "evals" / "comparison.json", console)
     _print_next_steps(directory, config, console)
 
@@ -259,13 +286,16 @@ def _run_stages(
     config: "RunConfig",
     stages: "Sequence[StageName]",
     console: "Console",
+    *,
+    work: "WorkStage | None" = None,
 ) -> None:
     from configs.status import summarize_facts
 
+    work = work or work_stage
     with directory.lock():
         for number, stage in enumerate(stages, start=1):
             console.print(f"[dim]{number}/{len(stages)}[/] {stage}")
-            result = work_stage(stage, directory, config, console)
+            result = work(stage, directory, config, console)
             state = "unchanged, skipped" if result.skipped else f"done in {result.seconds:.0f} s"
             console.print(f"    [green]{state}[/]  [dim]{summarize_facts(stage, result.facts)}[/]")
             if stage != "prepare" and not result.skipped:
@@ -275,18 +305,23 @@ def _run_stages(
 
 
 def work_stage(
-    stage: "StageName", directory: "RunDirectory", config: "RunConfig", console: "Console"
+    stage: "StageName",
+    directory: "RunDirectory",
+    config: "RunConfig",
+    console: "Console",
+    *,
+    on_ray: bool = False,
 ) -> "StageResult":
-    """Do one stage of a run, unless that has been done."""
+    """Do one stage of a run, unless that has been done; on_ray: this is a task of a cluster."""
     match stage:
         case "prepare":
             from data.prepare_stage import prepare_stage
 
-            return prepare_stage(directory, config, console)
+            return prepare_stage(directory, config, console, on_ray=on_ray)
         case "train":
             from train.train_stage import train_stage
 
-            return train_stage(directory, config, console)
+            return train_stage(directory, config, console, on_ray=on_ray)
         case "merge":
             from train.merge_stage import merge_stage
 
@@ -383,8 +418,6 @@ def main() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     # bitsandbytes warns on import, on every CPU, that an optional kernel package is absent.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    # One process trains on one card; the others stay free.
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     from configs.errors import INTERRUPTED_STATUS, Interrupted, UserError, is_disk_full
     from configs.telemetry import disable_telemetry
 

@@ -200,6 +200,19 @@ class TrainConfig(Section):
             yield "packing holds single answers: method preference needs packing: false"
 
 
+Strategy = Literal["ddp", "fsdp"]
+
+
+class HardwareConfig(Section):
+    """What a training is spread over."""
+
+    devices: int = Field(default=1, ge=1)
+    """Processes that train together, one a card (or, without cards, one a share of the cores)."""
+    strategy: Strategy = "ddp"
+    """Each card holds the whole base (DDP), or a share of every layer (FSDP2), which leaves room
+    for sequences that one card cannot hold."""
+
+
 GgufFormat = Literal["f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
 ArtefactFormat = Literal["bf16", "w4a16", "nf4"] | GgufFormat
 BaseName = Literal["bf16", "nf4"]
@@ -268,6 +281,8 @@ class RunConfig(Section):
     """The rows."""
     train: TrainConfig
     """The adapter's training."""
+    hardware: HardwareConfig = HardwareConfig()
+    """What the training is spread over."""
     merge: MergeConfig = MergeConfig()
     """The artefacts."""
     serve: ServeConfig = ServeConfig()
@@ -299,4 +314,26 @@ class RunConfig(Section):
                 "merge.base: nf4 adds to weights that an adapter of train.quantization: none has "
                 "never seen"
             )
+        for problem in self._hardware_that_cannot_be():
+            raise ValueError(problem)
         return self
+
+    def _hardware_that_cannot_be(self) -> Iterator[str]:
+        train, hardware = self.train, self.hardware
+        if train.batch_rows % (train.micro_batch_rows * hardware.devices):
+            yield (
+                f"hardware.devices ({hardware.devices}) times train.micro_batch_rows "
+                f"({train.micro_batch_rows}) must divide train.batch_rows ({train.batch_rows})"
+            )
+        if hardware.strategy == "fsdp":
+            if hardware.devices == 1:
+                yield "hardware.strategy fsdp shares layers out: it needs hardware.devices above 1"
+            if train.method == "preference":
+                yield "hardware.strategy fsdp cannot train method preference: use ddp"
+            if train.lora.dora or train.lora.init != "default" or train.lora.plus_ratio:
+                yield (
+                    "hardware.strategy fsdp takes plain adapters: lora.dora: false, "
+                    "lora.init: default and no lora.plus_ratio"
+                )
+            if train.offload_embedding:
+                yield "hardware.strategy fsdp shares the embedding out: leave offload_embedding out"

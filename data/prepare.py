@@ -32,11 +32,18 @@ from data.steps.workers import Workers
 from data.steps.write_rows import write_json, write_json_lines
 
 
-def prepare(config: RunConfig, folder: Path, *, console: Console | None = None) -> dict[str, Any]:
+def prepare(
+    config: RunConfig,
+    folder: Path,
+    *,
+    console: Console | None = None,
+    workers: Workers | None = None,
+) -> dict[str, Any]:
     """Write `folder`: the sides (parquet), rejects, clusters, contamination, facts, report.
 
     Rows read = rows written + rejects + rows dropped by a counted rule; returns these counts.
-    console: where progress is shown; nowhere when None.
+    console: where progress is shown; nowhere when None. workers: who does the work; processes of
+    this machine when None.
     """
     # 1. A model that cannot be trained on and a source that is not there are told at once.
     checkpoint = resolve_checkpoint(config.model, with_weights=False)
@@ -47,7 +54,7 @@ def prepare(config: RunConfig, folder: Path, *, console: Console | None = None) 
     with (
         new_folder(folder) as partial,
         open_ledger(partial / "rejects.jsonl", labels, num_own=num_own) as ledger,
-        Workers(config.data.num_workers) as workers,
+        workers or Workers(config.data.num_workers) as workers,
         PrepareProgress(console) as progress,
     ):
         preparation = Preparation(

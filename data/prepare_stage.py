@@ -9,13 +9,20 @@ from configs.schema import RunConfig
 from data.fingerprint import data_fingerprint, model_fingerprint
 
 
-def prepare_stage(directory: RunDirectory, config: RunConfig, console: Console) -> StageResult:
-    """Prepare the run's rows, unless that has been done."""
+def prepare_stage(
+    directory: RunDirectory, config: RunConfig, console: Console, *, on_ray: bool = False
+) -> StageResult:
+    """Prepare the run's rows, unless that has been done; on_ray: on all nodes of the cluster."""
 
     def work(resume: bool) -> dict[str, Any]:
         from data.prepare import prepare
 
-        return prepare(config, directory.path / "data", console=console)
+        workers = None
+        if on_ray:
+            from data.steps.cluster_workers import ClusterWorkers
+
+            workers = ClusterWorkers(config.data.num_workers)
+        return prepare(config, directory.path / "data", console=console, workers=workers)
 
     return run_stage(
         directory,

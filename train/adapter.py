@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from peft import PeftModel, set_peft_model_state_dict
+from peft import PeftModel
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from rich.console import Console
 from safetensors.torch import load_file
@@ -17,8 +17,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from transformers.utils import logging as transformers_logging
 
 from configs.errors import UserError
-from configs.schema import TrainConfig
-from data.cache import new_folder
+from configs.schema import Strategy, TrainConfig
 from data.tokens.load_tokenizer import load_tokenizer
 from data.tokens.template import load_renderer
 from train import documents
@@ -29,12 +28,14 @@ from train.frozen_vision import freeze_vision
 from train.host_memory import limit_heap_growth
 from train.images import ImageReader
 from train.interruption import Interruption
-from train.lora import Batch, build_adapter, save_adapter
+from train.job import TrainFiles, Training, TrainJob
+from train.lora import Batch, build_adapter
 from train.loss_watch import LossWatch
 from train.out_of_memory import with_reliefs
 from train.pairs import Pairs, load_pairs
 from train.plan.advice import reliefs
 from train.preference import build_preference_trainer, reward_facts
+from train.processes import is_first, num_processes, wait_for_all
 from train.progress import TrainingProgress, quantize_once
 from train.quantized_base import load_base, training_device
 from train.row_trainer import RowTrainer
@@ -42,30 +43,13 @@ from train.rows import Rows, load_rows
 from train.tiled_mlp import tile_mlps
 from train.trackers import check_trackers, open_trackers
 from train.trainers import build_supervised_trainer, plan_steps, shared_arguments
+from train.whole_adapter import frozen_bytes, put_adapter, write_adapter
 
 # What EVA looks at: enough for its directions to settle, few enough to take no time.
 MAX_EVA_SEQUENCES = 64
 EVA_BATCH_ROWS = 16
 # Beside the checkpoints: the adapter with the lowest validation loss, for early stopping.
 BEST = "best"
-
-
-@dataclass(frozen=True)
-class TrainFiles:
-    """Where the stage reads and writes: rows, half-way states, trackers' files, the adapter."""
-
-    train_rows: Path
-    validation_rows: Path
-    checkpoints: Path
-    trackers: Path
-    adapter: Path
-
-
-class Training(NamedTuple):
-    """A finished training: facts for the manifest, and the trainer's `log_history`."""
-
-    facts: dict[str, Any]
-    history: list[dict[str, Any]]
 
 
 class Side(NamedTuple):
@@ -88,6 +72,7 @@ class Setting:
     base_name: str
     run_name: str
     max_length: int
+    strategy: Strategy
     train_side: Side
     validation_side: Side
     read_images: ReadImages | None
@@ -105,13 +90,15 @@ def train_adapter(
     files: TrainFiles,
     resume: bool,
     console: Console,
+    strategy: Strategy = "ddp",
 ) -> Training:
-    """Train the adapter.
+    """Train the adapter, in this process alone or with the others that `torch.distributed` knows.
 
     base_name: what the adapter's files call the base; run_name: what trackers call the training;
     max_length: tokens of a packed sequence; resume: go on from the newest whole checkpoint; without
-    it earlier ones are discarded. On a CPU a resumed run ends with the same adapter as an unbroken
-    one. Where memory runs out, training goes on with the reliefs that `tunery plan` names.
+    it earlier ones are discarded; strategy: how several processes share the base. On a CPU a
+    resumed run ends with the same adapter as an unbroken one. Where memory runs out, training goes
+    on with the reliefs that `tunery plan` names; several processes end instead.
 
     Errors: `UserError` for rows, settings or a loss that training cannot go on with; `Interrupted`
     after SIGTERM, with the last step saved.
@@ -126,9 +113,12 @@ def train_adapter(
             where="train.optimizer",
             remedy="set train.optimizer: adamw_8bit",
         )
-    if not resume:
-        shutil.rmtree(files.checkpoints, ignore_errors=True)
-    files.checkpoints.mkdir(parents=True, exist_ok=True)
+    _check_processes(config)
+    if is_first():
+        if not resume:
+            shutil.rmtree(files.checkpoints, ignore_errors=True)
+        files.checkpoints.mkdir(parents=True, exist_ok=True)
+    wait_for_all()
     train_side = _load_side(config, files.train_rows)
     validation_side = _load_side(config, files.validation_rows, config.max_validation_rows)
     has_images = train_side.rows.images or validation_side.rows.images
@@ -137,6 +127,7 @@ def train_adapter(
         base_name=base_name,
         run_name=run_name,
         max_length=max_length,
+        strategy=strategy,
         train_side=train_side,
         validation_side=validation_side,
         read_images=ImageReader(checkpoint).read if has_images else None,
@@ -149,7 +140,10 @@ def train_adapter(
         training, taken = with_reliefs(
             lambda settings: _train(settings, setting, interruption),
             config,
-            reliefs(
+            # One process that begins again would wait for the others for ever.
+            iter(())
+            if num_processes() > 1
+            else reliefs(
                 config,
                 device="cuda" if training_device().type == "cuda" else "cpu",
                 tied_embeddings=_ties_embeddings(checkpoint),
@@ -158,6 +152,21 @@ def train_adapter(
             console,
         )
     return training._replace(facts=training.facts | {"memory_reliefs": taken})
+
+
+def train_job(job: TrainJob, console: Console) -> Training:
+    """`train_adapter` for a job, in this process."""
+    return train_adapter(
+        job.config,
+        checkpoint=job.checkpoint,
+        base_name=job.base_name,
+        run_name=job.run_name,
+        max_length=job.max_length,
+        files=job.files,
+        resume=job.resume,
+        console=console,
+        strategy=job.hardware.strategy,
+    )
 
 
 def _train(config: TrainConfig, setting: Setting, interruption: Interruption) -> Training:
@@ -172,16 +181,18 @@ def _train(config: TrainConfig, setting: Setting, interruption: Interruption) ->
         setting.checkpoint,
         with_images=setting.read_images is not None,
         activations=_activations(config, setting, steps),
+        strategy=setting.strategy,
     )
     # 2. Where an earlier attempt stopped, and what watches over this one.
     start = latest_resumable(files.checkpoints)
     start_step = step_of(start) if start else 0
     progress = TrainingProgress(setting.console)
+    trackers_here = config.trackers if is_first() else []
     with ExitStack() as stack:
         stack.callback(progress.close)
         trackers = stack.enter_context(
             open_trackers(
-                config.trackers,
+                trackers_here,
                 folder=files.trackers,
                 run_name=setting.run_name,
                 start_step=start_step,
@@ -201,20 +212,24 @@ def _train(config: TrainConfig, setting: Setting, interruption: Interruption) ->
             tokenizer=tokenizer,
             steps=steps,
             arguments=shared_arguments(
-                config, num_steps=len(steps) // config.batch_rows, folder=files.checkpoints
+                config,
+                strategy=setting.strategy,
+                num_steps=len(steps) // config.batch_rows,
+                folder=files.checkpoints,
             )
             | {"run_name": trackers.run_name, "project": trackers.project},
             # The interruption last, so that all others see the end of training.
             callbacks=[*callbacks, MarkComplete(), interruption],
         )
         trainer.train(resume_from_checkpoint=str(start) if start else None)
+        wait_for_all()
         best = best_adapter(files.checkpoints / BEST) if config.early_stopping_patience else None
         if best:
-            set_peft_model_state_dict(model, load_file(best.path / SAFETENSORS_WEIGHTS_NAME))
+            put_adapter(model, load_file(best.path / SAFETENSORS_WEIGHTS_NAME))
         validation_loss = trainer.evaluate()["eval_loss"]
     # 4. The adapter, whole or not at all.
-    with new_folder(files.adapter) as folder:
-        save_adapter(model, folder, base_name=setting.base_name)
+    base_gib = round(frozen_bytes(model) / 2**30, 6)
+    write_adapter(model, files.adapter, base_name=setting.base_name)
     history = trainer.state.log_history
     losses = [log["loss"] for log in history if "loss" in log]
     facts = {
@@ -227,7 +242,9 @@ def _train(config: TrainConfig, setting: Setting, interruption: Interruption) ->
         "first_loss": losses[0],
         "last_loss": losses[-1],
         "validation_loss": round(validation_loss, 4),
-        "device": str(training_device()),
+        "device": training_device().type if num_processes() > 1 else str(training_device()),
+        "num_processes": num_processes(),
+        "base_gib_per_process": base_gib,
         "peak_device_gib": _peak_device_gib(),
     }
     if config.method == "preference":
@@ -241,6 +258,7 @@ def build_model(
     *,
     with_images: bool = False,
     activations: Iterable[Batch] | None = None,
+    strategy: Strategy = "ddp",
 ) -> PeftModel:
     """The frozen base with a fresh adapter on it, its initial weights fixed by the seed.
 
@@ -251,6 +269,7 @@ def build_model(
         quantization=config.quantization,
         with_images=with_images,
         offload_embedding=config.offload_embedding,
+        shared_out=strategy == "fsdp",
     )
     if with_images:
         freeze_vision(base)
@@ -259,6 +278,15 @@ def build_model(
     if config.mlp_tile_tokens:
         tile_mlps(base.get_decoder(), config.mlp_tile_tokens)
     return build_adapter(base, config, activations=activations)
+
+
+def _check_processes(config: TrainConfig) -> None:
+    if config.method == "preference" and num_processes() > 1 and training_device().type != "cuda":
+        raise UserError(
+            "method preference trains in one process where there is no CUDA device",
+            where="hardware.devices",
+            remedy="set hardware.devices: 1",
+        )
 
 
 def _load_side(config: TrainConfig, file: Path, limit: int | None = None) -> Side:

@@ -17,6 +17,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from configs.errors import UserError
 from data.cache import new_folder
 from train.checkpoints import step_of
+from train.processes import is_first
+from train.whole_adapter import whole_tensors
 
 FACTS_FILE = "validation.json"
 
@@ -57,9 +59,10 @@ class KeepBestAdapter(TrainerCallback):
         control: TrainerControl,
         **_: Any,  # noqa: ANN401
     ) -> None:
-        for step, path in _saved(self._folder).items():
-            if step > state.global_step:
-                shutil.rmtree(path)
+        if is_first():
+            for step, path in _saved(self._folder).items():
+                if step > state.global_step:
+                    shutil.rmtree(path)
         best = lowest(validations(state.log_history))
         if best and best.step not in _saved(self._folder):
             raise UserError(
@@ -80,9 +83,12 @@ class KeepBestAdapter(TrainerCallback):
         best = lowest(history)
         assert best is not None
         if best.step == state.global_step:
+            tensors = whole_tensors(model)
+            if not is_first():
+                return
             with new_folder(self._folder / f"step-{best.step}") as folder:
                 # No look at the hub for whether the base's vocabulary has grown.
-                model.save_pretrained(str(folder), save_embedding_layers=False)
+                model.save_pretrained(str(folder), state_dict=tensors, save_embedding_layers=False)
                 (folder / FACTS_FILE).write_text(json.dumps(best._asdict()), encoding="utf-8")
         elif num_since_lowest(history) >= self._patience:
             control.should_training_stop = True
@@ -96,6 +102,8 @@ class KeepBestAdapter(TrainerCallback):
         control: TrainerControl,
         **_: Any,  # noqa: ANN401
     ) -> None:
+        if not is_first():
+            return
         saved = _saved(self._folder)
         checkpoints = [step_of(path) for path in Path(str(args.output_dir)).glob("checkpoint-*")]
         needed = {

@@ -8,6 +8,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from train.processes import is_first, wait_for_all
+
 # Written last, so its presence says that everything before it reached the disk.
 MARKER = "complete"
 
@@ -22,6 +24,10 @@ class MarkComplete(TrainerCallback):
         control: TrainerControl,
         **_: Any,  # noqa: ANN401
     ) -> None:
+        # Each process writes the state of its own random numbers.
+        wait_for_all()
+        if not state.is_world_process_zero:
+            return
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         for file in folder.iterdir():
             with file.open("rb") as handle:
@@ -36,10 +42,12 @@ def latest_resumable(folder: Path) -> Path | None:
     than was asked for. The one before it leads to the same end.
     """
     resumable: list[Path] = []
+    if is_first():
+        for checkpoint in folder.glob("checkpoint-*"):
+            if not (checkpoint / MARKER).exists():
+                shutil.rmtree(checkpoint)
+    wait_for_all()
     for checkpoint in folder.glob("checkpoint-*"):
-        if not (checkpoint / MARKER).exists():
-            shutil.rmtree(checkpoint)
-            continue
         state = json.loads((checkpoint / "trainer_state.json").read_text())
         if state["global_step"] < state["max_steps"]:
             resumable.append(checkpoint)

@@ -11,6 +11,7 @@ from typing import Any, Self
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from configs.errors import Interrupted
+from train.processes import any_of_all
 
 
 class Interruption(TrainerCallback):
@@ -89,6 +90,8 @@ class Interruption(TrainerCallback):
             raise Interrupted(f"SIGTERM: stopped after step {state.global_step}, which is saved")
 
     def _end(self, control: TrainerControl) -> None:
+        # The signal reaches processes that train together at different steps.
+        self._is_requested = any_of_all(self._is_requested)
         if self._is_requested:
             control.should_training_stop = True
             control.should_save = True

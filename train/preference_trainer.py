@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel
+from torch.utils.data import DataLoader
 from trl import DPOTrainer
 
 from train.batches import IGNORED
@@ -37,6 +38,16 @@ class PreferenceTrainer(RowTrainer, DPOTrainer):
     def _prepare_dataset(self, dataset: datasets.Dataset, *_: object) -> datasets.Dataset:
         """The pairs come rendered, masked and checked; TRL has no setting that says so."""
         return dataset
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:  # noqa: ANN401
+        """Batches of validation rows."""
+        training_collator = self.data_collator
+        self.data_collator = self._validation_collator
+        try:
+            loader: DataLoader[Any] = super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = training_collator
+        return loader
 
     def compute_loss(
         self,

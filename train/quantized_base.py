@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from configs.errors import UserError
 from train.host_embedding import check_untied, offload_input_embedding
 from train.nf4_checkpoint import resolve_nf4
+from train.processes import local_rank
 from train.quantization import (
     VISION_PARTS,
     check_quantized,
@@ -30,12 +31,14 @@ def load_base(
     quantization: Literal["nf4", "none"],
     with_images: bool = False,
     offload_embedding: bool = False,
+    shared_out: bool = False,
 ) -> PreTrainedModel:
     """The base in bf16, or with its linear layers in NF4 with double quantization (QLoRA, §3).
 
     On a CUDA device where there is one, else on the CPU. All parameters are frozen. with_images:
     without them a vision tower and its projector are dropped. offload_embedding: keep the input
-    embedding in host memory (CUDA). Errors: those of `resolve_nf4`; a `UserError` for quantized
+    embedding in host memory (CUDA). shared_out: hold 4-bit weights so that FSDP2 can cut them into
+    shares. Errors: those of `resolve_nf4`; a `UserError` for quantized
     weights with quantization `none`, for a ready 4-bit checkpoint whose vision tower or head is
     quantized, and for an embedding that is offloaded and the head too.
     """
@@ -57,6 +60,8 @@ def load_base(
         else:
             check_quantized(model)
         keep_trainable_layout(model)
+        if shared_out:
+            store_as_floats(model)
     _tell_whether_tied(model)
     if not with_images:
         drop_vision(model)
@@ -66,8 +71,8 @@ def load_base(
 
 
 def training_device() -> torch.device:
-    """The first CUDA device, else the CPU."""
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    """This process's CUDA device, the first one where it trains alone; else the CPU."""
+    return torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def check_ready(model: PreTrainedModel, checkpoint: Path) -> None:
@@ -100,6 +105,18 @@ def keep_trainable_layout(model: PreTrainedModel) -> None:
             module.support_avx512bf16_for_cpu = False
             # A checkpoint that came 4-bit may ask for fp16 or fp32, whatever the rest is in.
             module.compute_dtype = torch.bfloat16
+
+
+def store_as_floats(model: PreTrainedModel) -> None:
+    """Have the packed 4-bit weights lie in bf16 numbers, byte for byte: FSDP2 shares out no others.
+
+    bitsandbytes' own setting for it (`bnb_4bit_quant_storage`) acts when weights are quantized,
+    which these have been, once, for all strategies alike.
+    """
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.weight.data = module.weight.data.view(-1).view(torch.bfloat16)[:, None]
+            module.quant_storage = torch.bfloat16
 
 
 def drop_vision(model: PreTrainedModel) -> None:

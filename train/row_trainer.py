@@ -1,16 +1,19 @@
 """What the trainers of both methods do alike, and transformers' own does otherwise."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
-from torch.utils.data import DataLoader
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import load_file
 from transformers import Trainer
 from transformers.data.data_collator import DataCollator
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from configs.schema import TrainConfig
 from train.lora import build_optimizer
+from train.whole_adapter import put_adapter, whole_tensors
 
 
 class RowTrainer(Trainer):
@@ -42,15 +45,15 @@ class RowTrainer(Trainer):
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         return optimizer
 
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:  # noqa: ANN401
-        """Batches of validation rows."""
-        training_collator = self.data_collator
-        self.data_collator = self._validation_collator
-        try:
-            loader: DataLoader[Any] = super().get_eval_dataloader(eval_dataset)
-        finally:
-            self.data_collator = training_collator
-        return loader
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the adapter; put together first where it lies in shares, which peft cannot save."""
+        assert isinstance(self.model, PeftModel)
+        if not self.is_fsdp_enabled:
+            super().save_model(output_dir, _internal_call)
+            return
+        tensors = whole_tensors(self.model)
+        if self.args.should_save:
+            self._save(output_dir, state_dict=tensors)
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
@@ -61,6 +64,12 @@ class RowTrainer(Trainer):
         trainer offers no public hook between loading the adapter and its optimizer states.
         """
         assert self.model is not None
+        if self.is_fsdp_enabled:
+            assert isinstance(self.model, PeftModel)
+            put_adapter(
+                self.model, load_file(Path(resume_from_checkpoint, SAFETENSORS_WEIGHTS_NAME))
+            )
+            return
         dtypes = {name: p.dtype for name, p in self.model.named_parameters() if p.requires_grad}
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         for name, parameter in self.model.named_parameters():

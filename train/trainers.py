@@ -6,13 +6,15 @@ from typing import Any
 
 import datasets
 import numpy as np
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 from trl import SFTConfig
 
-from configs.schema import TrainConfig
+from configs.schema import Strategy, TrainConfig
 from train.batches import FlatCollator, ReadImages
 from train.lora import keep_adapter_dtype
+from train.processes import num_processes
 from train.quantized_base import training_device
 from train.row_order import count_steps, order_rows, plan_sequences
 from train.rows import Rows
@@ -85,18 +87,26 @@ def build_supervised_trainer(
         config=config,
     )
     keep_adapter_dtype(model, config.lora.dtype)
+    if settings.fsdp:
+        _share_out_on_cpus(trainer, settings)
     return trainer
 
 
-def shared_arguments(config: TrainConfig, *, num_steps: int, folder: Path) -> dict[str, Any]:
-    """What the trainers of both methods are told alike, by the names of TRL's arguments."""
+def shared_arguments(
+    config: TrainConfig, *, strategy: Strategy = "ddp", num_steps: int, folder: Path
+) -> dict[str, Any]:
+    """What the trainers of both methods are told alike, by the names of TRL's arguments.
+
+    strategy: how processes that train together share the model out.
+    """
     on_gpu = training_device().type == "cuda"
-    return {
+    rows_at_once = config.micro_batch_rows * num_processes()
+    return _sharing(strategy) | {
         "output_dir": str(folder),
         "max_steps": num_steps,
         "per_device_train_batch_size": config.micro_batch_rows,
         "per_device_eval_batch_size": config.micro_batch_rows,
-        "gradient_accumulation_steps": config.batch_rows // config.micro_batch_rows,
+        "gradient_accumulation_steps": config.batch_rows // rows_at_once,
         "learning_rate": config.learning_rate,
         "lr_scheduler_type": config.schedule,
         "warmup_steps": config.warmup_steps,
@@ -110,6 +120,9 @@ def shared_arguments(config: TrainConfig, *, num_steps: int, folder: Path) -> di
         "max_length": None,
         # On the CPU the base is bf16 already, and autocast only adds casts.
         "bf16": on_gpu,
+        "use_cpu": not on_gpu,
+        # Every adapter is met in every step; looking for those that are not costs a pass.
+        "ddp_find_unused_parameters": False,
         "dataloader_pin_memory": on_gpu,
         # The rows stand in their order already, under a name that the model does not know.
         "train_sampling_strategy": "sequential",
@@ -128,3 +141,25 @@ def shared_arguments(config: TrainConfig, *, num_steps: int, folder: Path) -> di
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def _sharing(strategy: Strategy) -> dict[str, Any]:
+    if strategy == "ddp":
+        return {}
+    return {
+        "fsdp": True,
+        # One unit a decoder layer, as the model's class names it; checkpoints hold whole adapters.
+        "fsdp_config": {"version": 2, "state_dict_type": "FULL_STATE_DICT"},
+    }
+
+
+def _share_out_on_cpus(trainer: SupervisedTrainer, settings: SFTConfig) -> None:
+    """Have accelerate do on CPUs what it was told of FSDP, and what it does on cards alone.
+
+    Elsewhere it leaves it out and says nothing, so that each process would hold the whole base.
+    """
+    state = trainer.accelerator.state
+    if state.distributed_type == DistributedType.MULTI_CPU:
+        state.distributed_type = DistributedType.FSDP
+        state.fsdp_plugin = FullyShardedDataParallelPlugin(**settings.fsdp_plugin_args)
+        trainer.is_fsdp_enabled = True

@@ -14,7 +14,7 @@ from data.conversation import question_and_answer
 from data.tokens.load_tokenizer import load_tokenizer
 from data.tokens.template import load_renderer, render_conversations
 from tests.tiny_mistral3 import build_tiny_mistral3
-from train.adapter import TrainFiles
+from train.job import TrainFiles
 
 COLOURS = ["blue", "green", "red", "white", "black", "grey", "yellow"]
 

@@ -14,8 +14,9 @@ from configs.schema import LoraConfig, TrainConfig
 from tests.tiny_mistral3 import build_tiny_mistral3
 from tests.train import train_stage
 from train import documents
-from train.adapter import TrainFiles, build_model
+from train.adapter import build_model
 from train.checkpoints import MARKER, latest_resumable
+from train.job import TrainFiles
 from train.rows import load_rows
 
 # Everything that makes long rows fit, as the 24B has it.

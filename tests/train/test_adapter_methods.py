@@ -27,9 +27,10 @@ from tests.tiny_mistral3 import build_tiny_mistral3
 from tests.train.preference_pairs import write_pairs
 from tests.train.test_images import messages
 from tests.train.train_stage import train
-from train.adapter import BEST, TrainFiles
+from train.adapter import BEST
 from train.best_adapter import best_adapter
 from train.checkpoints import MARKER
+from train.job import TrainFiles
 
 WEIGHTS = "adapter_model.safetensors"
 

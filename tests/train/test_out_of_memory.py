@@ -88,7 +88,8 @@ import psutil, torch
 import numpy as np, pyarrow as pa, pyarrow.parquet as pq
 from rich.console import Console
 from configs.schema import TrainConfig
-from train.adapter import TrainFiles, train_adapter
+from train.adapter import train_adapter
+from train.job import TrainFiles
 
 NUM_ROWS = 32
 folder, checkpoint = Path(sys.argv[1]), Path(sys.argv[2])

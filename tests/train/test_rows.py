@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs.errors import UserError
-from train.adapter import TrainFiles
+from train.job import TrainFiles
 from train.rows import load_rows
 
 

@@ -14,8 +14,9 @@ from configs.schema import LoraConfig, TrainConfig
 from tests.tiny_mistral3 import NUM_TEKKEN_TOKENS, build_tiny_mistral3
 from tests.train.largest_tensors import LargestTensors
 from train import head_loss
-from train.adapter import TrainFiles, build_model
+from train.adapter import build_model
 from train.batches import IGNORED, FlatCollator
+from train.job import TrainFiles
 from train.rows import load_rows
 from train.supervised_trainer import SupervisedTrainer
 from train.trainers import build_supervised_trainer, plan_steps, shared_arguments

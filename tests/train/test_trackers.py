@@ -17,7 +17,7 @@ from configs.schema import TrackerName, TrainConfig
 from configs.telemetry import NO_TELEMETRY
 from tests.train.no_network import REACHED
 from tests.train.tiny_training import build_trainer, train, train_until
-from train.adapter import TrainFiles
+from train.job import TrainFiles
 from train.trackers import check_trackers, open_trackers
 
 ROOT = Path(__file__).parents[2]

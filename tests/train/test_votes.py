@@ -13,7 +13,7 @@ from tests.configs.minimal import write_config
 from tests.data.cast_votes import cast, keep
 from tests.train.preference_pairs import COLOURS
 from tests.train.train_stage import train
-from train.adapter import TrainFiles
+from train.job import TrainFiles
 
 NUM_PROMPTS = 48
 CHANGES = (

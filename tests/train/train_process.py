@@ -12,7 +12,8 @@ from rich.console import Console
 from configs.errors import INTERRUPTED_STATUS, Interrupted
 from configs.schema import TrainConfig
 from train import adapter, progress
-from train.adapter import TrainFiles, train_adapter
+from train.adapter import train_adapter
+from train.job import TrainFiles
 
 
 class TellStart(progress.TrainingProgress):

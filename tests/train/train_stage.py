@@ -5,7 +5,8 @@ from pathlib import Path
 from rich.console import Console
 
 from configs.schema import TrainConfig
-from train.adapter import TrainFiles, Training, train_adapter
+from train.adapter import train_adapter
+from train.job import TrainFiles, Training
 
 
 def train(
