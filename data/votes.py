@@ -45,6 +45,7 @@ class AnswerMessage(Section):
     """An answer as the interface gave it."""
 
     role: Literal["assistant"]
+    """Whose turn it is."""
     content: str | None = None
     """The text; null where the answer only calls tools."""
     tool_calls: list[JsonObject] | None = Field(default=None, exclude_if=_is_absent)

@@ -86,7 +86,7 @@ def test_two_processes_learn_as_one_does(
     )
     # The embedding, half of this small model, stays together after a pass: it is the head too.
     share = shared.facts["base_gib_per_process"] / alone.facts["base_gib_per_process"]
-    assert (share == 1) if strategy == "ddp" else share < 0.75
+    assert (share == 1) if strategy == "ddp" else share < 0.8
     assert {name: (t.shape, t.dtype) for name, t in tensors.items()} == {
         name: (t.shape, t.dtype) for name, t in expected.items()
     }
