@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from configs.cores import usable_cores
 from configs.errors import Interrupted, UserError
 from configs.telemetry import disable_telemetry
 
@@ -112,11 +113,6 @@ def has_gpus() -> bool:
     import ray
 
     return bool(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _attempt(

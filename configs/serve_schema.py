@@ -55,6 +55,35 @@ class HostedConfig(Section):
     """What it costs, shown in the models list; unknown when absent."""
 
 
+class ReplicasConfig(Section):
+    """Equal engines behind one interface."""
+
+    count: int = Field(default=1, ge=0)
+    """Engines on this host, each with cards (vLLM) or a share of the threads (llama.cpp) of its
+    own; 0 where `hosts` alone answer."""
+    hosts: list[Annotated[str, Field(pattern=r"^https?://")]] = Field(default_factory=list)
+    """Further hosts that answer to the same model names: addresses in front of
+    `/chat/completions`."""
+    api_key_env: str | None = None
+    """Environment variable that holds the hosts' key; none is sent when absent."""
+    max_requests: int = Field(default=64, ge=1)
+    """Requests sent to each host at the same time."""
+    routing: Literal["prefix", "least_loaded"] = "prefix"
+    """What begins alike goes to the same engine, unless that is busier than the others, or every
+    request to the engine with the fewest."""
+
+    @model_validator(mode="after")
+    def _check_any(self) -> Self:
+        if not self.count and not self.hosts:
+            raise ValueError("count 0 needs hosts")
+        return self
+
+    @property
+    def are_several(self) -> bool:
+        """Whether there is anything to choose between."""
+        return self.count + len(self.hosts) > 1 or not self.count
+
+
 class RouteConfig(Section):
     """Who answers under a model name."""
 
@@ -102,6 +131,8 @@ class ServeConfig(Section):
     """Port to listen on; 0 takes a free one."""
     engine: EngineConfig = LlamaCppConfig()
     """What answers for variant and base."""
+    replicas: ReplicasConfig = ReplicasConfig()
+    """How many of it, and where."""
     num_threads: int | None = Field(default=None, ge=1)
     """Threads of llama.cpp; one fewer than the cores (at least 1) when absent."""
     context_length: int = Field(default=2048, ge=128)

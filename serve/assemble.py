@@ -1,6 +1,9 @@
 """From settings to the service behind the interface: engines, lines, names, keys."""
 
-from collections.abc import Mapping
+import logging
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from configs.errors import UserError
@@ -13,6 +16,8 @@ from serve.backend import Backend
 from serve.engine import Engine
 from serve.engines.llamacpp import LlamaCppEngine
 from serve.engines.num_threads import default_num_threads
+from serve.engines.replica_choice import share_of_cards
+from serve.engines.replicas import ReplicatedEngine
 from serve.engines.upstream import UpstreamEngine
 from serve.engines.vllm import VllmEngine
 from serve.images.load import ImageLoader
@@ -22,6 +27,8 @@ from serve.routing import Route
 from serve.service import ServedModel, Service
 from serve.settings import ServedVariant, ServerSettings
 from serve.workbench.folder import Workbench, has_workbench
+
+logger = logging.getLogger(__name__)
 
 RECORDINGS_FOLDER = "recordings"
 
@@ -44,6 +51,8 @@ class _Assembly:
         self._lines: dict[Engine, WaitingLine] = {}
         # By name and by the file that it loads; the hosted one loads none.
         self._own: dict[tuple[str, Path | None], Engine] = {}
+        # Replicas of this host: what they are part of, their names, and how each is built anew.
+        self._renewals: list[tuple[ReplicatedEngine, str, Callable[[], Engine]]] = []
 
     def build(self) -> Service:
         serve = self._serve
@@ -61,6 +70,7 @@ class _Assembly:
             images=ImageLoader(fetch_urls=serve.image_urls),
             recorder=recorder,
             workbench=self._workbench(),
+            renew=self._renew if self._renewals else None,
             max_body_bytes=serve.max_body_mib * 2**20,
             keep_alive_s=serve.keep_alive_s,
         )
@@ -186,14 +196,56 @@ class _Assembly:
         self, file: Path, name: str, *, adapters: Mapping[str, Path] | None = None
     ) -> Engine:
         if (name, file) not in self._own:
-            engine = self._build_engine(file, name, adapters or {})
+            engine = self._build_replicas(file, name, adapters or {})
             self._metrics.watch_engine(name, ready=lambda: engine.ready)
             self._own[name, file] = engine
         return self._own[name, file]
 
-    def _build_engine(self, file: Path, name: str, adapters: Mapping[str, Path]) -> Engine:
+    def _build_replicas(self, file: Path, name: str, adapters: Mapping[str, Path]) -> Engine:
+        """The engine, or all of its replicas as one."""
+        config = self._serve.replicas
+        if not config.are_several:
+            return self._build_engine(file, name, adapters)
+        here = {
+            f"{name}-{number}": self._build_engine(file, name, adapters, number=number)
+            for number in range(config.count)
+        }
+        there = {host: self._build_host(host, name) for host in config.hosts}
+        engine = ReplicatedEngine(
+            here | there,
+            routing=config.routing,
+            on_retry=lambda: self._metrics.count_retry(name),
+        )
+        for number, replica in enumerate(here):
+            build = partial(self._build_engine, file, name, adapters, number=number)
+            self._renewals.append((engine, replica, build))
+        return engine
+
+    async def _renew(self) -> None:
+        """Put a new engine into each replica's place, one after the other."""
+        for engine, replica, build in self._renewals:
+            await engine.replace(replica, build(), drain_s=self._serve.drain_s)
+            logger.info("%s has been loaded anew", replica)
+
+    def _build_host(self, base_url: str, name: str) -> Engine:
+        config = self._serve.replicas
+        where = "serve.replicas.api_key_env"
+        return UpstreamEngine(
+            base_url=base_url,
+            model=name,
+            api_key=read_key(config.api_key_env, where=where) if config.api_key_env else None,
+            max_requests=config.max_requests,
+            context_length=self._serve.context_length,
+            silence_s=self._serve.silence_s,
+        )
+
+    def _build_engine(
+        self, file: Path, name: str, adapters: Mapping[str, Path], *, number: int | None = None
+    ) -> Engine:
+        """number: which of several replicas it is."""
         serve, folder = self._serve, self._settings.folder
-        log = None if folder is None else folder / f"engine-{name.replace('/', '-')}.log"
+        told = name.replace("/", "-") + ("" if number is None else f"-{number}")
+        log = None if folder is None else folder / f"engine-{told}.log"
         if isinstance(serve.engine, VllmConfig):
             return VllmEngine(
                 file,
@@ -203,12 +255,15 @@ class _Assembly:
                 adapters=adapters,
                 silence_s=serve.silence_s,
                 log=log,
+                cards=None if number is None else self._cards(serve.engine, number),
                 on_end=lambda: self._metrics.count_restart(name),
             )
         return LlamaCppEngine(
             file,
             model=name,
-            num_threads=serve.num_threads or default_num_threads(),
+            num_threads=max(
+                1, (serve.num_threads or default_num_threads()) // max(1, serve.replicas.count)
+            ),
             context_length=serve.context_length,
             num_slots=serve.num_slots,
             mmproj=self._settings.mmproj,
@@ -217,3 +272,15 @@ class _Assembly:
             log=log,
             on_end=lambda: self._metrics.count_restart(name),
         )
+
+    @staticmethod
+    def _cards(config: VllmConfig, number: int) -> str:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        cards = share_of_cards(number, cards_each=config.tensor_parallel, visible=visible)
+        if len(cards.split(",")) < config.tensor_parallel or not cards:
+            raise UserError(
+                f"replica {number + 1} has no {config.tensor_parallel} cards left",
+                where="serve.replicas.count",
+                remedy="ask for fewer replicas, or let CUDA_VISIBLE_DEVICES show more cards",
+            )
+        return cards

@@ -127,6 +127,11 @@ class Metrics:
         self._restarts = self._counter(
             "tunery:engine_restarts", "Engines started again after they ended.", "engine_name"
         )
+        self._retries = self._counter(
+            "tunery:engine_retries",
+            "Requests that one replica could not take and another was asked for.",
+            "engine_name",
+        )
         self._fallbacks = self._counter(
             "tunery:fallbacks", "Requests passed on to the fallback.", "route", "chosen", "fallback"
         )
@@ -224,6 +229,10 @@ class Metrics:
     def count_restart(self, engine: str) -> None:
         """An engine had ended, and is started again."""
         self._restarts.labels(engine).inc()
+
+    def count_retry(self, engine: str) -> None:
+        """A replica could not take a request, so another one is asked."""
+        self._retries.labels(engine).inc()
 
     def count_fallback(self, route: str, *, chosen: str, fallback: str) -> None:
         """The chosen target could not answer, so the fallback is asked."""

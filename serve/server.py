@@ -48,12 +48,15 @@ def run_server(
     """Serve until SIGINT or SIGTERM, then return; call it from the main thread.
 
     The port is taken before the models are loaded; port 0 takes a free one. While they load, all
-    requests but probes get 503. on_ready: called with the server's address, such as
-    `http://127.0.0.1:8000`, once it answers; ready_file: then holds `{"url": …, "pid": …}`, and is
-    removed at the end; until_stdin_closes: end as if by SIGTERM when standard input ends, which
-    ties this process to the one that holds the other end, however that one ends. A stop lets
-    running requests end, for `serve.drain_s` seconds; a second one does not. Raises `UserError`
-    when the address cannot be had or a model cannot be loaded.
+    requests but probes get 503. SIGUSR1 has replicas load their files anew, one after the other, so
+    that a variant that was merged again is served without a refused request.
+
+    on_ready: called with the server's address, such as `http://127.0.0.1:8000`, once it answers;
+    ready_file: then holds `{"url": …, "pid": …}`, and is removed at the end; until_stdin_closes:
+    end as if by SIGTERM when standard input ends, which ties this process to the one that holds the
+    other end, however that one ends. A stop lets running requests end, for `serve.drain_s` seconds;
+    a second one does not. Raises `UserError` when the address cannot be had or a model cannot be
+    loaded.
     """
     serve = settings.serve
     service = build_service(settings)
@@ -102,12 +105,15 @@ class _Server(uvicorn.Server):
         self._drain_s = drain_s
         self._stop_asked = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._renewal: asyncio.Task[None] | None = None
 
     async def run_until_stopped(
         self, listener: socket.socket, on_ready: Callable[[], None]
     ) -> None:
         """Serve on a socket that listens; on_ready: called once the engines have loaded."""
         self._loop = asyncio.get_running_loop()
+        if self._service.renew is not None and hasattr(signal, "SIGUSR1"):
+            self._loop.add_signal_handler(signal.SIGUSR1, self._ask_for_renewal)
         serving = asyncio.ensure_future(self.serve(sockets=[listener]))
         stopping = asyncio.ensure_future(self._drain_once_asked())
         loading = asyncio.ensure_future(self._service.start())
@@ -124,8 +130,12 @@ class _Server(uvicorn.Server):
             self.should_exit = True
             loading.cancel()
             stopping.cancel()
+            tasks = [serving, loading, stopping]
+            if self._renewal is not None:
+                self._renewal.cancel()
+                tasks.append(self._renewal)
             await self._service.close()
-            await asyncio.gather(serving, loading, stopping, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain at the first signal; stop at the second."""
@@ -134,6 +144,18 @@ class _Server(uvicorn.Server):
         self._service.draining = True
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._stop_asked.set)
+
+    def _ask_for_renewal(self) -> None:
+        """Have the replicas replaced; a signal that comes meanwhile changes nothing."""
+        if self._renewal is None or self._renewal.done():
+            self._renewal = asyncio.ensure_future(self._renew())
+
+    async def _renew(self) -> None:
+        assert self._service.renew is not None
+        try:
+            await self._service.renew()
+        except UserError as error:
+            logger.error("the replicas that are left answer as before: %s", error)
 
     async def _drain_once_asked(self) -> None:
         await self._stop_asked.wait()

@@ -1,7 +1,7 @@
 """All that stands behind the interface: engines, the names that lead to them, and their life."""
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -67,7 +67,9 @@ class Service:
     server to be; hosts: those elsewhere; models: by the name that clients send; workbench: what the
     page at `/` works with, None where there is none.
 
-    keep_alive_s: see `ServeConfig`; draining: no new requests are let in, the running ones go on.
+    renew: loads what the engines answer with anew, replica by replica, None where there are no
+    replicas; keep_alive_s: see `ServeConfig`; draining: no new requests are let in, the running
+    ones go on.
     """
 
     engines: Sequence[Engine]
@@ -78,6 +80,7 @@ class Service:
     images: ImageLoader
     recorder: Recorder | None
     workbench: Workbench | None
+    renew: Callable[[], Awaitable[None]] | None
     max_body_bytes: int
     keep_alive_s: float
     draining: bool = False

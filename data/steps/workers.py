@@ -10,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
 from typing import Self, TypeVar
 
+from configs.cores import usable_cores
 from configs.errors import UserError
 
 Part = TypeVar("Part")
@@ -17,11 +18,6 @@ Result = TypeVar("Result")
 
 # Below this many parts a second process costs more to start than it saves.
 MIN_PARTS = 5
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Workers:

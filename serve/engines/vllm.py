@@ -81,7 +81,8 @@ class VllmEngine:
     artefact: W4A16 (compressed-tensors) or bf16, with its chat template; model: its name;
     context_length: tokens of prompt and answer together, cut to what the model was trained for;
     adapters: PEFT folders on this base by model name; silence_s: seconds without a sign after which
-    a request is given up; log: where all that vLLM says is kept; on_end: told of each end of vLLM
+    a request is given up; log: where all that vLLM says is kept; cards:
+    its `CUDA_VISIBLE_DEVICES`, this process's own when None; on_end: told of each end of vLLM
     that was not asked for.
     """
 
@@ -95,8 +96,10 @@ class VllmEngine:
         adapters: Mapping[str, Path] | None = None,
         silence_s: float = 300.0,
         log: Path | None = None,
+        cards: str | None = None,
         on_end: Callable[[], None] | None = None,
     ) -> None:
+        self._cards = cards
         self._artefact = artefact
         self._names = (model, *(adapters or {}))
         self._config = config
@@ -199,6 +202,8 @@ class VllmEngine:
             )
             log = self._log or folder / "vllm.log"
             environment = build_environment(os.environ, program=command[0], key=key)
+            if self._cards is not None:
+                environment["CUDA_VISIBLE_DEVICES"] = self._cards
             process = await _start([*command, *arguments], environment, folder, log)
             client = WireClient(
                 "http://vllm",

@@ -81,6 +81,7 @@ def scripted_service(
         images=ImageLoader(fetch_urls=False),
         recorder=None,
         workbench=workbench,
+        renew=None,
         max_body_bytes=2**20,
         keep_alive_s=10.0,
     )

@@ -6,8 +6,9 @@ from functools import partial
 
 import pytest
 
+from configs.cores import usable_cores
 from configs.errors import UserError
-from data.steps.workers import MIN_PARTS, Workers, usable_cores
+from data.steps.workers import MIN_PARTS, Workers
 
 
 def square(number: int) -> tuple[int, int]:
