@@ -9,10 +9,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+
+from tests.ray_workers import kill_a_worker
 
 ROOT = Path(__file__).parent.parent
 TIMEOUT_S = 1200
@@ -130,18 +134,37 @@ def test_a_second_run_skips_everything_and_prints_the_same_table(
     assert again.stdout.partition("task ")[2] == table
 
 
-def test_a_new_evaluation_of_the_same_artefacts_gives_the_same_comparison(
+def test_a_new_evaluation_gives_the_same_comparison_though_its_worker_is_killed_in_the_middle(
     first_run: subprocess.CompletedProcess[str], config_file: Path, runs: Path
 ) -> None:
+    """On a cluster of this machine, where the other stages are found done."""
     evals = runs / "end-to-end" / "evals"
     before = json.loads((evals / "comparison.json").read_text())
     for file in ("comparison.json", "report.html"):
         (evals / file).unlink()
     shutil.rmtree(evals / "logs")
-    result = tunery("evaluate", "end-to-end", "--runs", str(runs))
+    killed: list[bool] = []
+    watcher = threading.Thread(target=kill_once_answered, args=(evals / "logs", killed))
+    watcher.start()
+    result = tunery("run", "end-to-end", "--runs", str(runs), "--ray", "local")
+    watcher.join()
+    assert killed == [True]
     assert "done in" in result.stdout, result.stderr
+    assert result.stdout.count("unchanged, skipped") == 3
     after = json.loads((evals / "comparison.json").read_text())
     assert without_times(after) == without_times(before)
+
+
+def kill_once_answered(logs: Path, killed: list[bool]) -> None:
+    """End the evaluation's worker when some of the base's questions have been answered."""
+    until = time.monotonic() + TIMEOUT_S
+    answers = logs / "base" / "answers.jsonl"
+    while not (answers.exists() and len(answers.read_bytes().splitlines()) >= 5):
+        if time.monotonic() > until:
+            return
+        time.sleep(0.02)
+    kill_a_worker("ray::_attempt")
+    killed.append(True)
 
 
 def without_times(value: object) -> object:

@@ -1,13 +1,11 @@
 """Stages on a local Ray cluster of two workers: the same outputs, also where a worker is killed."""
 
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 from rich.console import Console
 
@@ -17,6 +15,7 @@ from configs.ray_cluster import open_cluster, run_remotely
 from configs.ray_stages import StagesOnRay
 from configs.run_directory import RunDirectory, StageName, create_run
 from configs.run_storage import RunStorage
+from tests.ray_workers import kill_a_worker
 from tunery import work_stage
 
 QUIET = Console(quiet=True)
@@ -116,19 +115,6 @@ def once_saved(run: RunDirectory, act: Callable[[], None]) -> Iterator[None]:
         assert not failed, failed
 
 
-def kill_a_worker(name: str) -> Callable[[], None]:
-    """SIGKILL for one of the cluster's processes that does what Ray calls by this name."""
-
-    def kill() -> None:
-        for process in psutil.process_iter(["cmdline"]):
-            if name in " ".join(process.info["cmdline"] or []):
-                process.send_signal(signal.SIGKILL)
-                return
-        raise AssertionError(f"no process {name}")
-
-    return kill
-
-
 def test_rows_prepared_over_ray_data_are_those_of_one_machine(
     folder: Path, tiny_checkpoint: Path, plain: RunDirectory, cluster: None
 ) -> None:
@@ -144,7 +130,7 @@ def test_a_worker_killed_in_training_leaves_the_adapter_of_the_undisturbed_run(
 ) -> None:
     run = run_of(folder, tiny_checkpoint, name="killed")
     work(run, ["prepare"])
-    with once_saved(run, kill_a_worker("ray::_attempt")):
+    with once_saved(run, lambda: kill_a_worker("ray::_attempt")):
         work(run, ["train"], on=StagesOnRay(work_stage))
     assert run.finished("train")["facts"]["resumed_from_step"] > 0
     assert hashes(run, "train") == hashes(plain, "train")
@@ -157,7 +143,7 @@ def test_one_of_two_workers_killed_in_training_leaves_the_adapter_of_two_undistu
     work(undisturbed, ["prepare", "train"])
     run = run_of(folder, tiny_checkpoint, name="two-killed", devices=2)
     work(run, ["prepare"])
-    with once_saved(run, kill_a_worker("ray::RayTrainWorker")):
+    with once_saved(run, lambda: kill_a_worker("ray::RayTrainWorker")):
         work(run, ["train"], on=StagesOnRay(work_stage))
     facts = run.finished("train")["facts"]
     assert facts["num_processes"] == 2
